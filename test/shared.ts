@@ -9,7 +9,9 @@ export function sharedPath(relative: string): string | null {
   // Compiled tests live in dist/test, two levels below the repository root.
   const path = fileURLToPath(new URL(`../../../shared/${relative}`, import.meta.url));
   if (existsSync(path)) return path;
-  console.log(`SKIPPED: ${relative} is not beside this checkout (../shared); the checks that need it did not run`);
+  console.log(
+    `SKIPPED: ${relative} is not beside this checkout (../shared); the checks that need it did not run`,
+  );
   return null;
 }
 
