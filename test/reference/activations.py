@@ -41,7 +41,11 @@ def cases():
             yield Case("gelu", f"{approximate}-{name}", {"approximate": approximate}, doc, inputs, gelu)
     for R, D in [(1, 1), (5, 7), (3, 172)]:
         random = Random(f"swiglu-{R}x{D}")
-        inputs = {"gate": random.normal(R, D, scale=2.0), "up": random.normal(R, D), "dy": random.normal(R, D)}
+        inputs = {
+            "gate": random.normal(R, D, scale=2.0),
+            "up": random.normal(R, D),
+            "dy": random.normal(R, D),
+        }
         yield Case("swiglu", f"{R}x{D}", {}, f"SwiGLU of {R} rows of {D}.", inputs, swiglu)
     for name, values in EDGES.items():
         gate = np.array([values], np.float32)

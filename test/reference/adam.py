@@ -37,7 +37,11 @@ ADAM = [  # name, shape of a, shape of b, lrs, weight_decay, clip, betas, eps
 def cases():
     for name, shape_a, shape_b, lrs, weight_decay, clip, betas, eps in ADAM:
         random = Random(f"adam-{name}")
-        inputs = {"a0": random.normal(*shape_a), "b0": random.normal(*shape_b), "lrs": np.array(lrs, np.float32)}
+        inputs = {
+            "a0": random.normal(*shape_a),
+            "b0": random.normal(*shape_b),
+            "lrs": np.array(lrs, np.float32),
+        }
         for n in range(len(lrs)):
             ga, gb = random.normal(*shape_a), random.normal(*shape_b)
             if ga.size > 2:
@@ -45,5 +49,8 @@ def cases():
                 ga.flat[1] *= 1e-7  # eps matters
             inputs[f"ga{n}"], inputs[f"gb{n}"] = ga, gb
         params = {"betas": list(betas), "eps": eps, "weight_decay": weight_decay, "clip": clip}
-        doc = f"{len(lrs)} steps of Adam, decoupled decay {weight_decay} (p *= 1 - lr decay), joint norm clipped at {clip}."
+        doc = (
+            f"{len(lrs)} steps of Adam, decoupled decay {weight_decay} (p *= 1 - lr decay),"
+            f" joint norm clipped at {clip}."
+        )
         yield Case("adam", name, params, doc, inputs, adam)

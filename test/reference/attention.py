@@ -7,7 +7,8 @@ from case import Case, Random, gradients, int32, leaves, split_rows
 
 def rotate(x, first_position, layout, rotary_dim, theta):
     """Rotary embedding of one sequence x [T, H, h]: pair i of the first `rotary_dim` dimensions turns by
-    position * theta^(-2i / rotary_dim); `half` pairs (i, i + rotary_dim / 2), `interleaved` pairs (2i, 2i + 1)."""
+    position * theta^(-2i / rotary_dim); `half` pairs (i, i + rotary_dim / 2), `interleaved` pairs (2i, 2i + 1).
+    """
     pairs = rotary_dim // 2
     frequencies = theta ** (-2.0 * torch.arange(pairs, dtype=torch.float64) / rotary_dim)
     positions = first_position + torch.arange(x.shape[0], dtype=torch.float64)
@@ -58,7 +59,9 @@ def cross_attention(inputs, params):
     q, k, v = leaves(inputs, "q", "k", "v")
     keys, values = split_rows(k, inputs["key_lengths"]), split_rows(v, inputs["key_lengths"])
     queries = torch.split(q, params["query_length"])
-    o = torch.cat([attend(part, keys[u], values[u], False)[0] for part, u in zip(queries, inputs["owner"].tolist())])
+    o = torch.cat(
+        [attend(part, keys[u], values[u], False)[0] for part, u in zip(queries, inputs["owner"].tolist())]
+    )
     dq, dk, dv = gradients((o * inputs["do"]).sum(), [q, k, v])
     return {"o": o, "dq": dq, "dk": dk, "dv": dv}
 
@@ -99,7 +102,10 @@ def cases():
         T = sum(lengths)
         inputs = {"x": random.normal(T, H, h), "lengths": int32(lengths), "dy": random.normal(T, H, h)}
         params = {"layout": layout, "rotary_dim": rotary_dim, "theta": theta, "start": start}
-        doc = f"Rotary embedding ({layout}) of the first {rotary_dim} of {h} dimensions; positions run from {start} in every sequence."
+        doc = (
+            f"Rotary embedding ({layout}) of the first {rotary_dim} of {h} dimensions;"
+            f" positions run from {start} in every sequence."
+        )
         yield Case("rope", name, params, doc, inputs, rope)
     for name, H, G, h, lengths, causal in ATTENTION:
         random = Random(f"attention-{name}")

@@ -41,7 +41,11 @@ def int32(values):
 def to_torch(inputs, dtype):
     """Numpy inputs as torch tensors: floats in `dtype`, whole numbers in int64."""
     return {
-        name: torch.from_numpy(value.astype(np.int64)) if value.dtype == np.int32 else torch.from_numpy(value).to(dtype)
+        name: (
+            torch.from_numpy(value.astype(np.int64))
+            if value.dtype == np.int32
+            else torch.from_numpy(value).to(dtype)
+        )
         for name, value in inputs.items()
     }
 
@@ -66,9 +70,12 @@ def split_rows(packed, lengths):
 
 def require_clear_head(values, n, margin, what, ties_allowed=False):
     """Fails when rounding in f32 could change which are the n largest of `values` [m], or their order: when two
-    neighbours among the n + 1 largest differ by less than `margin`. Exact ties pass where they are planted."""
+    neighbours among the n + 1 largest differ by less than `margin`. Exact ties pass where they are planted.
+    """
     head = torch.sort(values.detach().double(), descending=True).values[: n + 1]
     gaps = -head.diff()
     bad = (gaps < margin) & (gaps > 0) if ties_allowed else gaps < margin
     if bool(bad.any()):
-        raise ValueError(f"{what}: two values are closer than {margin}; choose another seed (rename the case)")
+        raise ValueError(
+            f"{what}: two values are closer than {margin}; choose another seed (rename the case)"
+        )

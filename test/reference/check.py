@@ -23,9 +23,17 @@ FLOAT32_TOLERANCE = 3e-5  # against the root mean square of the tensor
 
 # The scalar whose gradient each kind holds: sum(out * dout) for these pairs, or the named loss.
 PAIRS = {
-    "linear": ("y", "dy"), "conv1d": ("y", "dy"), "layer_norm": ("y", "dy"), "rms_norm": ("y", "dy"),
-    "gelu": ("y", "dy"), "swiglu": ("y", "dy"), "rope": ("y", "dy"), "attention": ("o", "do"),
-    "cross_attention": ("o", "do"), "aggregate": ("prefix", "dprefix"), "mformer": ("prefix", "dprefix"),
+    "linear": ("y", "dy"),
+    "conv1d": ("y", "dy"),
+    "layer_norm": ("y", "dy"),
+    "rms_norm": ("y", "dy"),
+    "gelu": ("y", "dy"),
+    "swiglu": ("y", "dy"),
+    "rope": ("y", "dy"),
+    "attention": ("o", "do"),
+    "cross_attention": ("o", "do"),
+    "aggregate": ("prefix", "dprefix"),
+    "mformer": ("prefix", "dprefix"),
     "backbone": ("h", "dh"),
 }
 

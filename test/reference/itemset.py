@@ -44,7 +44,9 @@ def rank(inputs, params):
     for row, target, seen in zip(scores, inputs["target"].tolist(), inputs["seen"]):
         # Only the order at the head of the list and around the target reaches an output.
         require_clear_head(row, params["top"], MARGIN, "top", ties_allowed=True)
-        require_clear_head(-(row - row[target]).abs(), int((row == row[target]).sum()), MARGIN, "rank", ties_allowed=True)
+        require_clear_head(
+            -(row - row[target]).abs(), int((row == row[target]).sum()), MARGIN, "rank", ties_allowed=True
+        )
         candidate = torch.ones(len(row), dtype=torch.bool)
         ranks.append(expected_rank(row, target, candidate))
         candidate[seen[seen != PADDING]] = False
@@ -64,14 +66,37 @@ def rank(inputs, params):
     }
 
 
-IIC = [(1, 1, 16, 0.05), (3, 7, 5, 0.05), (5, 203, 64, 0.05), (17, 65, 33, 0.05), (2, 1030, 8, 0.05), (3, 64, 2, 1.0)]
+IIC = [
+    (1, 1, 16, 0.05),
+    (3, 7, 5, 0.05),
+    (5, 203, 64, 0.05),
+    (17, 65, 33, 0.05),
+    (2, 1030, 8, 0.05),
+    (3, 64, 2, 1.0),
+]
 RANK = [  # name, B, I, d, top, groups of identical rows of E, targets, seen
     ("one-item", 2, 1, 8, 1, [], [0, 0], [[-1, -1], [0, -1]]),
-    ("ties", 5, 67, 16, 10, [(3, 11, 40), (0, 66), (20, 21)], [11, 0, 20, 5, 40],
-     [[3, 3, -1, -1], [66, 0, 1, 2], [-1, -1, -1, -1], [5, 11, 40, 3], [-1, 11, -1, 7]]),
+    (
+        "ties",
+        5,
+        67,
+        16,
+        10,
+        [(3, 11, 40), (0, 66), (20, 21)],
+        [11, 0, 20, 5, 40],
+        [[3, 3, -1, -1], [66, 0, 1, 2], [-1, -1, -1, -1], [5, 11, 40, 3], [-1, 11, -1, 7]],
+    ),
     ("all-of-them", 3, 31, 7, 31, [(0, 30)], [30, 4, 17], [[0], [-1], [17]]),
-    ("403-items", 4, 403, 24, 20, [(100, 200, 300, 400)], [400, 7, 402, 0],
-     [[1, 2, 3], [7, -1, -1], [100, 200, -1], [402, 5, 5]]),
+    (
+        "403-items",
+        4,
+        403,
+        24,
+        20,
+        [(100, 200, 300, 400)],
+        [400, 7, 402, 0],
+        [[1, 2, 3], [7, -1, -1], [100, 200, -1], [402, 5, 5]],
+    ),
     ("all-tied", 2, 13, 5, 4, [tuple(range(13))], [0, 12], [[1, 2], [12, -1]]),
 ]
 
@@ -94,11 +119,12 @@ def cases():
             E[list(group)] = E[group[0]]
         h = random.normal(B, d)
         if groups and len(groups[0]) < I:
-            h[0] = E[groups[0][0]] + random.normal(d, scale=0.5)  # ties high in the list, where `top` sees them
+            # Ties high in the list, where `top` sees them.
+            h[0] = E[groups[0][0]] + random.normal(d, scale=0.5)
         inputs = {"h": h, "E": E, "target": int32(targets), "seen": int32(seen)}
         doc = (
-            f"Cosine ranks among {I} items; identical rows of E: {groups}. Rows of seen are padded with -1, may repeat an"
-            " item and bear on rank_exclude_seen only, never on the target; top, recall10, ndcg10 and mrr are over all"
+            f"Cosine ranks among {I} items; identical rows of E: {groups}. Rows of seen are padded with -1, may"
+            " repeat an item and bear on rank_exclude_seen only, never on the target; top, recall10, ndcg10 and mrr are over all"
             " items, from rank; a hit is rank <= 10."
         )
         yield Case("rank", name, {"top": top}, doc, inputs, rank)

@@ -2,15 +2,7 @@
 
 from case import Case, Random, gradients, leaves
 
-SHAPES = [  # M, K, N
-    (1, 1, 1),
-    (1, 16, 5),
-    (7, 1, 3),
-    (5, 13, 1),
-    (3, 64, 8),
-    (17, 31, 23),
-    (67, 129, 65),
-]
+SHAPES = [(1, 1, 1), (1, 16, 5), (7, 1, 3), (5, 13, 1), (3, 64, 8), (17, 31, 23), (67, 129, 65)]  # M, K, N
 
 
 def linear(inputs, params):

@@ -28,7 +28,9 @@ class Llama:
         self._weights = {}
         for name in files:
             tensors, _ = read_safetensors(os.path.join(directory, name))
-            self._weights.update({key: torch.from_numpy(np.array(value, np.float32)) for key, value in tensors.items()})
+            self._weights.update(
+                {key: torch.from_numpy(np.array(value, np.float32)) for key, value in tensors.items()}
+            )
 
     def embed(self, ids, dtype):
         return self._weights["model.embed_tokens.weight"][ids].to(dtype)
@@ -43,7 +45,11 @@ class Llama:
             return self._weights[f"model.{name}.weight"].to(x.dtype)
 
         def rms_norm(rows, name):
-            return rows * torch.rsqrt((rows * rows).mean(-1, keepdim=True) + config["rms_norm_eps"]) * weight(name)
+            return (
+                rows
+                * torch.rsqrt((rows * rows).mean(-1, keepdim=True) + config["rms_norm_eps"])
+                * weight(name)
+            )
 
         def turn(rows):
             return rotate(rows, 0, "half", h, config["rope_theta"])
@@ -84,13 +90,29 @@ def backbone(model, inputs, params):
 
 TINY = {  # the two checkpoints' configurations
     "llama-tiny": dict(
-        hidden_size=32, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-        vocab_size=97, max_position_embeddings=128, rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=False,
+        hidden_size=32,
+        intermediate_size=80,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        vocab_size=97,
+        max_position_embeddings=128,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+        tie_word_embeddings=False,
         torch_dtype="float32",
     ),
     "llama-tiny-sharded": dict(
-        hidden_size=48, intermediate_size=100, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2,
-        vocab_size=101, max_position_embeddings=64, rms_norm_eps=1e-6, rope_theta=500.0, tie_word_embeddings=True,
+        hidden_size=48,
+        intermediate_size=100,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        vocab_size=101,
+        max_position_embeddings=64,
+        rms_norm_eps=1e-6,
+        rope_theta=500.0,
+        tie_word_embeddings=True,
         torch_dtype="bfloat16",
     ),
 }
@@ -111,8 +133,12 @@ def tiny_weights(name, config):
     for n in range(config["num_hidden_layers"]):
         layer = f"model.layers.{n}"
         for part, rows, columns in [
-            ("self_attn.q_proj", d, d), ("self_attn.k_proj", kv, d), ("self_attn.v_proj", kv, d),
-            ("self_attn.o_proj", d, d), ("mlp.gate_proj", inner, d), ("mlp.up_proj", inner, d),
+            ("self_attn.q_proj", d, d),
+            ("self_attn.k_proj", kv, d),
+            ("self_attn.v_proj", kv, d),
+            ("self_attn.o_proj", d, d),
+            ("mlp.gate_proj", inner, d),
+            ("mlp.up_proj", inner, d),
             ("mlp.down_proj", d, inner),
         ]:
             weights[f"{layer}.{part}.weight"] = random.normal(rows, columns, scale=columns**-0.5)
@@ -129,7 +155,13 @@ def write_tiny_checkpoints(folder):
         directory = os.path.join(folder, name)
         os.makedirs(directory, exist_ok=True)
         weights = tiny_weights(name, config)
-        common = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_act="silu", bos_token_id=BOS, eos_token_id=2)
+        common = dict(
+            architectures=["LlamaForCausalLM"],
+            model_type="llama",
+            hidden_act="silu",
+            bos_token_id=BOS,
+            eos_token_id=2,
+        )
         write_json(os.path.join(directory, "config.json"), {**common, **config})
         if config["torch_dtype"] == "float32":
             h = config["hidden_size"] // config["num_attention_heads"]
@@ -144,7 +176,9 @@ def write_tiny_checkpoints(folder):
         weight_map = {}
         for n, members in enumerate(shards):
             file = f"model-{n + 1:05d}-of-{len(shards):05d}.safetensors"
-            write_safetensors(os.path.join(directory, file), {key: stored[key] for key in members}, {"format": "pt"})
+            write_safetensors(
+                os.path.join(directory, file), {key: stored[key] for key in members}, {"format": "pt"}
+            )
             weight_map.update({key: file for key in members})
         total = sum(value.bits.nbytes for value in stored.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
@@ -197,7 +231,9 @@ def backbone_case(name, checkpoint, directory, lengths, ids, L, s, text_sequence
 
 def cases(folder, stories):
     for name, checkpoint, lengths, L, s, text_sequence in BACKBONE:
-        yield backbone_case(name, checkpoint, os.path.join(folder, checkpoint), lengths, None, L, s, text_sequence)
+        yield backbone_case(
+            name, checkpoint, os.path.join(folder, checkpoint), lengths, None, L, s, text_sequence
+        )
     if stories:
         ids = int32(sum(STORIES, []))
         lengths = [len(text) for text in STORIES]

@@ -34,7 +34,10 @@ def all_cases(folder, stories):
 def run(case, dtype=torch.float64):
     """The case's outputs, detached, computed in `dtype`."""
     torch.set_default_dtype(dtype)
-    return {name: value.detach() for name, value in case.compute(to_torch(case.inputs, dtype), case.params).items()}
+    return {
+        name: value.detach()
+        for name, value in case.compute(to_torch(case.inputs, dtype), case.params).items()
+    }
 
 
 def to_numpy(value):
@@ -63,8 +66,12 @@ def write_case(folder, case):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", metavar="KIND", help="make the dumps of one kind only")
-    parser.add_argument("--stories", metavar="DIR", help="the stories260K checkpoint directory, for its backbone dump")
-    parser.add_argument("--out", metavar="DIR", default=os.path.join(HERE, "dumps"), help="where the dumps go")
+    parser.add_argument(
+        "--stories", metavar="DIR", help="the stories260K checkpoint directory, for its backbone dump"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", default=os.path.join(HERE, "dumps"), help="where the dumps go"
+    )
     return parser.parse_args()
 
 

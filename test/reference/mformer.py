@@ -46,7 +46,8 @@ def blocks(p, queries, keys, sizes):
 
 
 def mformer_forward(p, C, lengths, sizes):
-    """(prefix [B, L, d], router probabilities of every user [N, K]) from packed C [sum N, d_c]; p without `mformer.`."""
+    """(prefix [B, L, d], router probabilities of every user [N, K]) from packed C [sum N, d_c]; names in p start
+    after `mformer.`."""
     prefixes, routed = [], []
     for C_user in split_rows(C, lengths):
         P = probabilities(C_user, p["router.weight"])
@@ -102,7 +103,11 @@ MFORMER = [  # name, lengths, sizes
     ("weights", [1, 4, 9], dict(d_c=16, d_m=24, heads=3, blocks=3, K=4, k=2, L=5, d=20, gates="weights")),
     ("one-expert", [3, 1], dict(d_c=7, d_m=16, heads=2, blocks=1, K=1, k=1, L=1, d=9, gates="softmax")),
     ("softmax", [2, 7], dict(d_c=9, d_m=16, heads=1, blocks=2, K=5, k=2, L=4, d=13, gates="softmax")),
-    ("normalized", [6, 1, 11], dict(d_c=12, d_m=32, heads=4, blocks=2, K=5, k=3, L=3, d=33, gates="normalized")),
+    (
+        "normalized",
+        [6, 1, 11],
+        dict(d_c=12, d_m=32, heads=4, blocks=2, K=5, k=3, L=3, d=33, gates="normalized"),
+    ),
 ]
 
 

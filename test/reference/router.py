@@ -55,7 +55,12 @@ def router(inputs, params):
         require_clear_head(row, params["k"], MARGIN, "top k", ties_allowed=True)
     top = top_k(w, params["k"])
     chosen = torch.gather(w, 1, top)
-    outputs = {"P": P, "w": w, "top": top, "argmax_counts": torch.stack([argmax_counts(part) for part in parts])}
+    outputs = {
+        "P": P,
+        "w": w,
+        "top": top,
+        "argmax_counts": torch.stack([argmax_counts(part) for part in parts]),
+    }
     for gates in ["weights", "softmax", "normalized"]:
         g = gate_values(chosen, gates)
         outputs[f"gates_{gates}"] = g
@@ -95,7 +100,9 @@ def cases():
         inputs = {"C": random.normal(sum(lengths), d_c), "lengths": int32(lengths), "W_r": W_r}
         for gates in ["weights", "softmax", "normalized"]:
             inputs[f"dgates_{gates}"] = random.normal(B, k)
-        doc = f"Top {k} of {K} experts" + (f"; identical rows of W_r: {twins}, ties to the lower index." if twins else ".")
+        doc = f"Top {k} of {K} experts" + (
+            f"; identical rows of W_r: {twins}, ties to the lower index." if twins else "."
+        )
         yield Case("router", name, {"k": k}, doc, inputs, router)
     for B, k, L, d_m, d in AGGREGATE:
         name = f"{B}x{k}x{L}x{d_m}x{d}"

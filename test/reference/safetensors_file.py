@@ -29,7 +29,11 @@ def write_safetensors(path, tensors, metadata=None):
         else:
             dtype, array = _NAMES[value.dtype], value
         data = array.tobytes()  # row-major whatever the strides
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, offset + len(data)]}
+        header[name] = {
+            "dtype": dtype,
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + len(data)],
+        }
         offset += len(data)
         chunks.append(data)
     text = json.dumps(header, separators=(",", ":")).encode()
