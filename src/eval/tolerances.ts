@@ -17,3 +17,9 @@ export const ABSOLUTE_FLOOR = 1e-6;
 
 /** Central finite differences in f32 with a step of 1e-2 to 1e-3: truncation and cancellation, not the gradient, set it. */
 export const FINITE_DIFFERENCE = 2e-2;
+
+/**
+ * Central finite differences in float64 with a step of 1e-5: truncation (1e-10 of the third derivative) and
+ * cancellation (1e-16 / 1e-5 of the loss) stay below it.
+ */
+export const FINITE_DIFFERENCE_F64 = 1e-6;

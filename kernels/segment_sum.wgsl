@@ -1,0 +1,42 @@
+// segment_sum: out[target_row[s], j] = sum_i x[order[i], j] over i in [starts[s], starts[s + 1]); added to what was there
+// when ACCUMULATE. Without ORDERED, order[i] = i; without TARGETED, target_row[s] = s.
+// Shapes: x [T, D]; starts u32 [S + 1]; order u32 [T]; target_row u32 [S], distinct; out [*, D]. S = segments, D = width.
+// Who calls it: ops/reduce.ts, segmentSum; ops/embedding.ts, embeddingGradient.
+// Tiling: a lane owns a column of one segment and walks over its rows, so that the 64 lanes of a workgroup read
+// neighbouring elements; no barrier, no atomics, a fixed order of the sums.
+requires immediate_address_space;
+
+override ORDERED: bool = false;
+override TARGETED: bool = false;
+override ACCUMULATE: bool = false;
+
+// The segments first_segment ... first_segment + segments - 1 are summed; out starts at the row first_row.
+struct Params { segments: u32, width: u32, first_segment: u32, first_row: u32 }
+
+var<immediate> params: Params;
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> starts: array<u32>;
+@group(0) @binding(2) var<storage, read> order: array<u32>;
+@group(0) @binding(3) var<storage, read> target_row: array<u32>;
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
+        @builtin(local_invocation_index) lane: u32) {
+  let index = group.y * grid.x + group.x;
+  let column = group.z * 64u + lane;
+  if (index >= params.segments || column >= params.width) { return; }
+  let segment = params.first_segment + index;
+  let end = starts[segment + 1u];
+  var sum = 0.0;
+  for (var i = starts[segment]; i < end; i++) {
+    var row = i;
+    if (ORDERED) { row = order[i]; }
+    sum += x[row * params.width + column];
+  }
+  var row = segment;
+  if (TARGETED) { row = target_row[segment]; }
+  let at = (row - params.first_row) * params.width + column;
+  if (ACCUMULATE) { sum += out[at]; }
+  out[at] = sum;
+}
