@@ -23,7 +23,7 @@ export async function readAmazon2018(
       refuse2023(record, reviewsPath);
       const user = idOf(record.reviewerID);
       const item = idOf(record.asin);
-      const time = timeOf(record.unixReviewTime) ?? timeOf(record.reviewTime);
+      const time = timeOf(record.unixReviewTime) ?? timeOf(record.reviewTime && `${record.reviewTime} UTC`);
       if (!user) return "no reviewerID";
       if (!item) return "no asin";
       if (time === undefined) return "no unixReviewTime";
