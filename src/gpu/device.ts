@@ -134,6 +134,13 @@ export class Gpu {
     if (data.byteLength) this.device.queue.writeBuffer(tensor.buffer, tensor.offset, data);
   }
 
+  /** Waits until everything written or submitted so far has reached the GPU; frees the memory that staged it. */
+  async flush(): Promise<void> {
+    this.device.queue.submit([]);
+    await this.device.queue.onSubmittedWorkDone();
+    this.check();
+  }
+
   /** Begins recording. One step records at a time: submit it before beginning the next. */
   step(label: string): Step {
     this.check();

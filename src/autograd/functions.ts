@@ -1,0 +1,180 @@
+/**
+ * The differentiable operations: each computes its value with an op of src/ops and records how its gradient flows.
+ * Parameters receive their gradient in place (Parameter.grad); variables through Tape.give.
+ */
+import type { Tensor } from "../gpu/tensor.ts";
+import { gelu as geluOp, geluGradient, swiglu as swigluOp, swigluGradient } from "../ops/activation.ts";
+import { selfAttention as attentionOp, selfAttentionGradient } from "../ops/attention.ts";
+import { crossAttention as crossAttentionOp, crossAttentionGradient, type Owners } from "../ops/cross-attention.ts";
+import { dropout as dropoutOp } from "../ops/dropout.ts";
+import { add as addOp } from "../ops/elementwise.ts";
+import { embed, embeddingGradient, gatherRows as gatherOp, scatterRows } from "../ops/embedding.ts";
+import { linear as linearOp, linearInputGradient, linearWeightGradient } from "../ops/linear.ts";
+import { layerNorm as layerNormOp, layerNormGradient, rmsNorm as rmsNormOp, rmsNormGradient } from "../ops/norm.ts";
+import type { Packed } from "../ops/packed.ts";
+import { columnSum } from "../ops/reduce.ts";
+import { type RopeOptions, rope } from "../ops/rope.ts";
+import type { Parameter } from "./parameters.ts";
+import { Tape, type Variable } from "./tape.ts";
+
+/** Notes that a gradient has been written, and tells whether it must add to one that is there. */
+function accumulates(parameter: Parameter): boolean {
+  const adds = !parameter.fresh;
+  parameter.fresh = false;
+  return adds;
+}
+
+/** y = x W^T + b. x [M, K], W [N, K], b [N] or null. */
+export function linear(tape: Tape, x: Variable, weight: Parameter, bias: Parameter | null): Variable {
+  const { step } = tape;
+  const y = linearOp(step, x.value, weight.value, bias?.value ?? null);
+  return tape.result(y, [x, Tape.TRAINABLE], [], (dy) => {
+    linearWeightGradient(step, dy, x.value, weight.grad, accumulates(weight));
+    if (bias) columnSum(step, dy, bias.grad, accumulates(bias));
+    if (x.needsGrad) tape.give(x, linearInputGradient(step, dy, weight.value));
+  });
+}
+
+/** LayerNorm over the last axis. x [R, D], weight and bias [D]. */
+export function layerNorm(tape: Tape, x: Variable, weight: Parameter, bias: Parameter, eps: number): Variable {
+  const { step } = tape;
+  const { y, mean, rstd } = layerNormOp(step, x.value, weight.value, bias.value, eps);
+  return tape.result(y, [x, Tape.TRAINABLE], [mean, rstd], (dy) => {
+    // Weight and bias are always declared together, so one flag serves both.
+    accumulates(bias);
+    const into = { dw: weight.grad, db: bias.grad, accumulate: accumulates(weight) };
+    tape.give(x, layerNormGradient(step, dy, x.value, weight.value, { mean, rstd }, into));
+  });
+}
+
+/** RMSNorm over the last axis. x [R, D], weight [D]. */
+export function rmsNorm(tape: Tape, x: Variable, weight: Parameter, eps: number): Variable {
+  const { step } = tape;
+  const { y, rstd } = rmsNormOp(step, x.value, weight.value, eps);
+  return tape.result(y, [x, Tape.TRAINABLE], [rstd], (dy) => {
+    const into = { dw: weight.grad, accumulate: accumulates(weight) };
+    tape.give(x, rmsNormGradient(step, dy, x.value, weight.value, rstd, into));
+  });
+}
+
+/** a + b, equal shapes. */
+export function add(tape: Tape, a: Variable, b: Variable): Variable {
+  return tape.result(addOp(tape.step, a.value, b.value), [a, b], [], (dy) => {
+    // The variable keeps the node's own gradient tensor: it has three holders until both inputs are done with it.
+    tape.share(dy);
+    tape.share(dy);
+    tape.give(a, dy);
+    tape.give(b, dy);
+  });
+}
+
+/** GELU, exact (erf) or by tanh. */
+export function gelu(tape: Tape, x: Variable, approximate: "tanh" | "none"): Variable {
+  return tape.result(geluOp(tape.step, x.value, approximate), [x], [], (dy) => {
+    tape.give(x, geluGradient(tape.step, dy, x.value, approximate));
+  });
+}
+
+/** silu(gate) * up, where x [T, 2F] holds gate | up. */
+export function swiglu(tape: Tape, x: Variable): Variable {
+  return tape.result(swigluOp(tape.step, x.value), [x], [], (dy) => {
+    tape.give(x, swigluGradient(tape.step, dy, x.value));
+  });
+}
+
+/** Inverted dropout with rate p, when the tape has a dropout key; the identity otherwise. */
+export function dropout(tape: Tape, x: Variable, p: number): Variable {
+  const key = tape.options.dropout;
+  if (!key || p === 0) return x;
+  const counter = { ...key, site: tape.nextSite() };
+  return tape.result(dropoutOp(tape.step, x.value, p, counter), [x], [], (dy) => {
+    tape.give(x, dropoutOp(tape.step, dy, p, counter));
+  });
+}
+
+export interface AttentionShape {
+  readonly heads: number;
+  readonly keyValueHeads: number;
+  readonly headSize: number;
+  readonly causal: boolean;
+  /** Rotary embedding of queries and keys, or none. */
+  readonly rope?: Pick<RopeOptions, "layout" | "rotaryDim" | "theta">;
+}
+
+/**
+ * Self-attention of packed sequences. qkv [T, (H + 2G) h] holds query | key | value of every row; returns [T, H h].
+ * With `rope`, queries and keys are rotated in place first (and their gradients rotated back).
+ */
+export function selfAttention(tape: Tape, qkv: Variable, sequences: Packed, shape: AttentionShape): Variable {
+  const { step } = tape;
+  const { heads, keyValueHeads, headSize } = shape;
+  const stride = (heads + 2 * keyValueHeads) * headSize;
+  const columns = (tensor: Tensor) => ({
+    q: { tensor, offset: 0, stride },
+    k: { tensor, offset: heads * headSize, stride },
+    v: { tensor, offset: (heads + keyValueHeads) * headSize, stride },
+  });
+  const rotate = (tensor: Tensor, inverse: boolean) => {
+    if (!shape.rope) return;
+    const rotated = { ...shape.rope, heads: heads + keyValueHeads, headSize, stride, offset: 0, inverse };
+    rope(step, tensor, sequences.positions, rotated);
+  };
+  rotate(qkv.value, false);
+  const { o, lse } = attentionOp(step, columns(qkv.value), sequences, shape);
+  const output = tape.result(o, [qkv], [lse], (dO) => {
+    const dqkv = step.tensor([sequences.total, stride]);
+    const saved = { o, lse };
+    selfAttentionGradient(step, dO, saved, columns(qkv.value), sequences, shape, {
+      dq: columns(dqkv).q,
+      dk: columns(dqkv).k,
+      dv: columns(dqkv).v,
+    });
+    rotate(dqkv, true);
+    tape.give(qkv, dqkv);
+  });
+  return output;
+}
+
+/**
+ * Cross-attention over ragged keys. q [S L, H h] are S query sequences of L rows; kv [sum N, 2 H h] holds key | value
+ * rows of every user; `owners` says whose keys each query sequence reads. Returns [S L, H h].
+ */
+export function crossAttention(
+  tape: Tape,
+  q: Variable,
+  kv: Variable,
+  owners: Owners,
+  shape: { readonly heads: number; readonly headSize: number; readonly queryLength: number },
+): Variable {
+  const { step } = tape;
+  const width = shape.heads * shape.headSize;
+  const columns = (tensor: Tensor) => ({
+    k: { tensor, offset: 0, stride: 2 * width },
+    v: { tensor, offset: width, stride: 2 * width },
+  });
+  const { k, v } = columns(kv.value);
+  const { o, lse } = crossAttentionOp(step, q.value, k, v, owners, shape);
+  return tape.result(o, [q, kv], [lse], (dO) => {
+    const dkv = step.tensor(kv.value.shape);
+    const into = { dk: columns(dkv).k, dv: columns(dkv).v };
+    const { dq } = crossAttentionGradient(step, dO, { o, lse }, q.value, k, v, owners, shape, into);
+    tape.give(q, dq);
+    tape.give(kv, dkv);
+  });
+}
+
+/** Rows of a trainable table. ids on host and GPU hold the same values. Returns [ids, D]. */
+export function embedding(tape: Tape, table: Parameter, host: Uint32Array, ids: Tensor): Variable {
+  const { step } = tape;
+  return tape.result(embed(step, table.value, ids), [Tape.TRAINABLE], [], (dy) => {
+    if (!accumulates(table)) step.zero(table.grad);
+    embeddingGradient(step, dy, host, table.grad, true);
+  });
+}
+
+/** Some rows of x [T, D], each at most once. Returns [rows, D]. */
+export function gatherRows(tape: Tape, x: Variable, rows: Tensor): Variable {
+  return tape.result(gatherOp(tape.step, x.value, rows), [x], [], (dy) => {
+    tape.give(x, scatterRows(tape.step, dy, rows, x.value.shape[0]));
+  });
+}

@@ -1,0 +1,151 @@
+/**
+ * Laser: a frozen language model and a frozen ID recommender, joined by the trainable M-Former, prefix and suffix.
+ * One encoder serves users and items: an item is a history of one (section 4.1).
+ */
+import { itemCrossEntropy, normalize } from "../autograd/loss.ts";
+import { type Parameter, Parameters } from "../autograd/parameters.ts";
+import { Tape, type Variable } from "../autograd/tape.ts";
+import type { Gpu } from "../gpu/device.ts";
+import type { Step } from "../gpu/step.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import type { Llama } from "../llm/llama.ts";
+import { WEIGHT_INITIAL } from "../nn/linear.ts";
+import { packed } from "../ops/packed.ts";
+import type { GateMode } from "../ops/router.ts";
+import { encodeTexts, type Prefix } from "./bi-tuning.ts";
+import { type LoadBalancing, MFormer, type MFormerOutput } from "./mformer.ts";
+import type { TokenizedText } from "./text.ts";
+
+export interface LaserSizes {
+  /** Where the prefix comes from. `free` is the paper's "w/o M-Former", `none` its "w/o prefix". */
+  readonly prefix: "mformer" | "free" | "none";
+  /** L. */
+  readonly queryTokens: number;
+  /** K and k. */
+  readonly experts: number;
+  readonly activeExperts: number;
+  /** d_m, Z and H of the M-Former. */
+  readonly mformerWidth: number;
+  readonly mformerBlocks: number;
+  readonly mformerHeads: number;
+  readonly gates: GateMode;
+  readonly dropout: number;
+  /** s. */
+  readonly suffixTokens: number;
+}
+
+/** Temperature, lambda and scope: the numbers of Eq. 6 and Eq. 10. */
+export interface LossSettings {
+  readonly temperature: number;
+  readonly lambda: number;
+  readonly loadBalancing: "sequence" | "batch";
+}
+
+/** What a training step leaves to read: scalar tensors. */
+export interface LaserStep {
+  /** Sum over the batch of the IIC losses. */
+  readonly iicSum: Tensor;
+  /** Load-balancing loss before lambda; null without M-Former. */
+  readonly balance: Tensor | null;
+  /** u32 [B, K]: positions whose arg-max is each expert; null without M-Former. */
+  readonly expertUse: Tensor | null;
+}
+
+/** Where C comes from: the frozen recommender's hidden states of the items of every history [sum N, d_c]. */
+export type Collaborative = (step: Step, histories: readonly (readonly number[])[]) => Tensor;
+
+export class Laser {
+  readonly parameters = new Parameters();
+  readonly mformer: MFormer | null;
+  private readonly freePrefix: Parameter | null;
+  private readonly suffix: Parameter;
+
+  constructor(
+    readonly sizes: LaserSizes,
+    readonly backbone: Llama,
+    private readonly collaborative: Collaborative,
+    collaborativeWidth: number,
+  ) {
+    const { hiddenSize } = backbone;
+    const p = this.parameters;
+    this.suffix = p.declare("suffix", [sizes.suffixTokens, hiddenSize], WEIGHT_INITIAL);
+    this.freePrefix =
+      sizes.prefix === "free" ? p.declare("prefix", [sizes.queryTokens, hiddenSize], WEIGHT_INITIAL) : null;
+    this.mformer =
+      sizes.prefix === "mformer"
+        ? new MFormer(p, {
+            collaborativeWidth,
+            width: sizes.mformerWidth,
+            heads: sizes.mformerHeads,
+            blocks: sizes.mformerBlocks,
+            experts: sizes.experts,
+            activeExperts: sizes.activeExperts,
+            queryTokens: sizes.queryTokens,
+            hiddenSize,
+            gates: sizes.gates,
+            dropout: sizes.dropout,
+          })
+        : null;
+  }
+
+  /** Virtual tokens added to every text. */
+  get virtualTokens(): number {
+    return (this.sizes.prefix === "none" ? 0 : this.sizes.queryTokens) + this.sizes.suffixTokens;
+  }
+
+  private forward(
+    tape: Tape,
+    texts: readonly TokenizedText[],
+    balance: LoadBalancing | null,
+  ): { h: Variable; mformer: MFormerOutput | null } {
+    let prefix: Prefix = { kind: "none" };
+    let output: MFormerOutput | null = null;
+    if (this.freePrefix) prefix = { kind: "shared", parameter: this.freePrefix };
+    if (this.mformer) {
+      const histories = texts.map((text) => text.items);
+      const c = this.collaborative(tape.step, histories);
+      const users = packed(
+        tape.step,
+        histories.map((history) => history.length),
+      );
+      output = this.mformer.forward(tape, c, users, balance);
+      prefix = { kind: "own", rows: output.prefix, length: this.sizes.queryTokens };
+    }
+    const ids = texts.map((text) => text.ids);
+    return { h: encodeTexts(tape, this.backbone, ids, prefix, this.suffix), mformer: output };
+  }
+
+  /** h / ||h|| of every text [B, d], without gradients: user embeddings, or rows of E. */
+  encode(step: Step, texts: readonly TokenizedText[]): Tensor {
+    const tape = new Tape(step, { gradients: false, dropout: null });
+    return normalize(tape, this.forward(tape, texts, null).h).value;
+  }
+
+  /**
+   * Records loss (Eq. 10: IIC + lambda LB) and gradients of a batch. `items` is E [I, d], rows normalised; targets are
+   * item indexes. `weight` is the batch's share of the update (1, or less under gradient accumulation).
+   */
+  trainStep(
+    step: Step,
+    texts: readonly TokenizedText[],
+    targets: Uint32Array<ArrayBuffer>,
+    items: Tensor,
+    loss: LossSettings,
+    key: { readonly seed: number; readonly step: number } | null,
+    weight = 1,
+  ): LaserStep {
+    const tape = new Tape(step, { gradients: true, dropout: key });
+    const balance = { scope: loss.loadBalancing, coefficient: loss.lambda * weight };
+    const { h, mformer } = this.forward(tape, texts, balance);
+    const side = { items, bias: null, trained: null };
+    const unit = normalize(tape, h);
+    const iicSum = itemCrossEntropy(tape, unit, side, step.upload(targets), 1 / loss.temperature, weight);
+    tape.backward();
+    return { iicSum, balance: mformer?.balance ?? null, expertUse: mformer?.routing.argmaxCounts ?? null };
+  }
+
+  /** Ends the trainable parameters (not the backbone, nor the recommender). */
+  release(gpu: Gpu): void {
+    this.parameters.release(gpu);
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * M-Former (paper, section 4.2): a querying transformer whose query vectors are a mixture of experts. A router reads
+ * the collaborative embeddings C of a user's items and picks k of K experts; the experts' L query vectors pass
+ * through Z blocks shared by all experts, reading C by cross-attention in every second block; the experts are then
+ * summed with their gates and projected to the language model's width: the prefix.
+ */
+import { dropout, linear } from "../autograd/functions.ts";
+import type { Parameter, Parameters } from "../autograd/parameters.ts";
+import { Tape, type Variable } from "../autograd/tape.ts";
+import { CrossAttention, SelfAttention } from "../nn/attention.ts";
+import { FeedForward } from "../nn/feed-forward.ts";
+import { LayerNorm } from "../nn/layer-norm.ts";
+import { Linear, WEIGHT_INITIAL } from "../nn/linear.ts";
+import { aggregate, aggregateGradient } from "../ops/aggregate.ts";
+import { owners } from "../ops/cross-attention.ts";
+import { selectExperts, selectExpertsGradient } from "../ops/experts.ts";
+import { type Packed, packed } from "../ops/packed.ts";
+import { type GateMode, gates, loadBalancing, type Routing, router, routerGradient } from "../ops/router.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+
+export interface MFormerSizes {
+  /** Width of the collaborative embeddings. */
+  readonly collaborativeWidth: number;
+  /** d_m, the M-Former's own width. */
+  readonly width: number;
+  readonly heads: number;
+  /** Z. */
+  readonly blocks: number;
+  /** K. */
+  readonly experts: number;
+  /** k. */
+  readonly activeExperts: number;
+  /** L. */
+  readonly queryTokens: number;
+  /** d, the language model's hidden size. */
+  readonly hiddenSize: number;
+  readonly gates: GateMode;
+  readonly dropout: number;
+}
+
+/** How the load-balancing loss enters the gradient: lambda times `sequence` (Eq. 7 per user) or `batch`. */
+export interface LoadBalancing {
+  readonly scope: "sequence" | "batch";
+  readonly coefficient: number;
+}
+
+/** What one call of the M-Former yields. */
+export interface MFormerOutput {
+  /** [B * L, d]: the prefix of every user. */
+  readonly prefix: Variable;
+  /** w, top experts and argmax counts of the batch. */
+  readonly routing: Routing;
+  /** The load-balancing loss, not yet multiplied by lambda: a scalar tensor. */
+  readonly balance: Tensor;
+}
+
+/** One block: self-attention over the queries, cross-attention in even blocks, feed-forward. */
+class Block {
+  private readonly selfAttention: SelfAttention;
+  private readonly crossAttention: CrossAttention | null;
+  private readonly feedForward: FeedForward;
+
+  constructor(parameters: Parameters, name: string, sizes: MFormerSizes, crosses: boolean) {
+    const { width, heads, dropout: rate } = sizes;
+    const attention = { width, heads, dropout: rate };
+    this.selfAttention = new SelfAttention(parameters, `${name}.self_attn`, { ...attention, causal: false });
+    this.crossAttention = crosses ? new CrossAttention(parameters, `${name}.cross_attn`, attention) : null;
+    this.feedForward = new FeedForward(parameters, name, width, rate);
+  }
+
+  forward(tape: Tape, x: Variable, memory: Variable, sequences: Packed, owner: ReturnType<typeof owners>): Variable {
+    let hidden = this.selfAttention.forward(tape, x, sequences);
+    if (this.crossAttention) {
+      hidden = this.crossAttention.forward(tape, hidden, memory, owner, sequences.longest);
+    }
+    return this.feedForward.forward(tape, hidden);
+  }
+}
+
+export class MFormer {
+  private readonly experts: Parameter;
+  private readonly routerWeight: Parameter;
+  private readonly projectIn: Linear;
+  private readonly projectOut: Linear;
+  private readonly norm: LayerNorm;
+  private readonly blocks: readonly Block[];
+
+  constructor(
+    parameters: Parameters,
+    readonly sizes: MFormerSizes,
+    name = "mformer",
+  ) {
+    const { experts, queryTokens, width, collaborativeWidth, hiddenSize } = sizes;
+    this.experts = parameters.declare(`${name}.experts`, [experts, queryTokens, width], WEIGHT_INITIAL);
+    this.routerWeight = parameters.declare(`${name}.router.weight`, [experts, collaborativeWidth], WEIGHT_INITIAL);
+    this.projectIn = new Linear(parameters, `${name}.proj_in`, collaborativeWidth, width);
+    this.projectOut = new Linear(parameters, `${name}.proj_out`, width, hiddenSize);
+    this.norm = new LayerNorm(parameters, `${name}.norm`, width);
+    this.blocks = Array.from(
+      { length: sizes.blocks },
+      (_, z) => new Block(parameters, `${name}.blocks.${z}`, sizes, z % 2 === 0),
+    );
+  }
+
+  /**
+   * The prefixes of a batch. C [sum N, d_c] are the frozen recommender's hidden states of every user's items, packed
+   * as `users` says. The load-balancing gradient joins the router's when `balance` is given.
+   */
+  forward(tape: Tape, collaborative: Tensor, users: Packed, balance: LoadBalancing | null): MFormerOutput {
+    const { step } = tape;
+    const { activeExperts, queryTokens, width, gates: mode } = this.sizes;
+
+    // Eq. 4, 8, 9: routing. The gates' gradient and the load-balancing loss's meet in W_r.
+    const routing = router(step, collaborative, users, this.routerWeight.value, activeExperts);
+    const gate = tape.result(gates(step, routing, mode), [Tape.TRAINABLE], [], (dGates) => {
+      const accumulate = !this.routerWeight.fresh;
+      this.routerWeight.fresh = false;
+      const into = { dWeight: this.routerWeight.grad, accumulate };
+      routerGradient(step, collaborative, users, routing, dGates, mode, balance, into);
+    });
+    const loss = loadBalancing(step, routing, users, balance?.scope ?? "sequence");
+
+    // The queries of the active experts: B * k sequences of L rows.
+    const { top } = routing;
+    const count = users.lengths.length * activeExperts;
+    const picked = selectExperts(step, this.experts.value, top);
+    const queries = tape.result(picked, [Tape.TRAINABLE], [], (dq) => {
+      const accumulate = !this.experts.fresh;
+      this.experts.fresh = false;
+      selectExpertsGradient(step, dq, top, this.experts.grad, accumulate);
+    });
+    const sequences = packed(step, new Array<number>(count).fill(queryTokens));
+    const owner = owners(
+      step,
+      Array.from({ length: count }, (_, s) => Math.floor(s / activeExperts)),
+      users,
+    );
+    const memory = this.projectIn.forward(tape, tape.constant(collaborative));
+    let hidden = dropout(tape, this.norm.forward(tape, queries), this.sizes.dropout);
+    for (const block of this.blocks) hidden = block.forward(tape, hidden, memory, sequences, owner);
+
+    // prefix = (sum over active j of g_j Q'_j) W_out + b.
+    const shape = { batch: users.lengths.length, active: activeExperts, rows: queryTokens, width };
+    const last = hidden;
+    const mixed = tape.result(aggregate(step, last.value, gate.value, shape), [last, gate], [], (dOut) => {
+      const { dq, dGates } = aggregateGradient(step, dOut, last.value, gate.value, shape);
+      tape.give(last, dq);
+      tape.give(gate, dGates);
+    });
+    const prefix = linear(tape, mixed, this.projectOut.weight, this.projectOut.bias);
+    return { prefix, routing, balance: loss };
+  }
+}

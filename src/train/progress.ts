@@ -1,0 +1,14 @@
+/** Where long work reports to: a bar on a terminal, plain lines elsewhere, nothing in tests. */
+export interface Progress {
+  /** Begins a piece of work of `total` units. */
+  begin(label: string, total: number, unit: string): void;
+  /** Units done so far, and a short text beside the bar. */
+  update(done: number, text?: string): void;
+  /** Ends the piece of work. */
+  end(text?: string): void;
+  /** A line of its own. */
+  line(text: string): void;
+}
+
+/** Reports nothing. */
+export const SILENT: Progress = { begin() {}, update() {}, end() {}, line() {} };
