@@ -3,14 +3,13 @@
 //   with g[j] = dy[r, j] * w[j] and n[j] = (x[r, j] - mean[r]) * rstd[r].
 // Shapes: dy, x, residual, dx [R, D]; w [D]; mean, rstd [R]. R = rows, D = width.
 // Who calls it: ops/norm.ts, layerNormGradient.
-// Tiling: as layer_norm_forward: LANES lanes a row, 64 / LANES rows a workgroup. Both sums come from one pass and share
+// Tiling: as layer_norm_forward: `lanes` lanes a row, 64 / lanes rows a workgroup. Both sums come from one pass and share
 // one barrier.
 requires immediate_address_space;
 
-override LANES: u32 = 8u;
 override RESIDUAL: bool = false;
 
-struct Params { rows: u32, width: u32 }
+struct Params { rows: u32, width: u32, lanes: u32 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> dy: array<f32>;
@@ -26,8 +25,8 @@ var<workgroup> partials: array<vec2f, 64>;
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
         @builtin(local_invocation_index) index: u32) {
-  let row = (group.y * grid.x + group.x) * (64u / LANES) + index / LANES;
-  let lane = index % LANES;
+  let row = (group.y * grid.x + group.x) * (64u / params.lanes) + index / params.lanes;
+  let lane = index % params.lanes;
   let start = row * params.width;
   let end = select(start, start + params.width, row < params.rows);
   var average = 0.0;
@@ -39,19 +38,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
 
   var sum_g = 0.0;
   var sum_gn = 0.0;
-  for (var i = start + lane; i < end; i += LANES) {
+  for (var i = start + lane; i < end; i += params.lanes) {
     let g = dy[i] * w[i - start];
     sum_g += g;
     sum_gn += g * ((x[i] - average) * scale);
   }
   partials[index] = vec2f(sum_g, sum_gn);
   workgroupBarrier();
-  let first = index - index % LANES;
+  let first = index - index % params.lanes;
   var sums = vec2f();
-  for (var i = 0u; i < LANES; i++) { sums += partials[first + i]; }
+  for (var i = 0u; i < params.lanes; i++) { sums += partials[first + i]; }
   let means = sums / f32(params.width);
 
-  for (var i = start + lane; i < end; i += LANES) {
+  for (var i = start + lane; i < end; i += params.lanes) {
     let n = (x[i] - average) * scale;
     var value = scale * (dy[i] * w[i - start] - means.x - n * means.y);
     if (RESIDUAL) { value += residual[i]; }

@@ -22,8 +22,8 @@ export interface LayerNormStatistics {
  * elements to add.
  */
 function lanesFor(width: number): number {
-  if (width <= 128) return 8;
-  return width <= 1024 ? 16 : 64;
+  if (width <= 256) return 8;
+  return width <= 1024 ? 16 : 32;
 }
 
 /** The shape of a normalisation over the last axis, of w.size elements, and its grid. */
@@ -51,8 +51,7 @@ export function layerNorm(
   const rstd = step.tensor([rows]);
   step.run(kernels.layer_norm_forward, {
     bindings: { x, w, b, y, mean, rstd },
-    params: { rows, width, eps },
-    overrides: { LANES: lanes },
+    params: { rows, width, eps, lanes },
     workgroups,
     cost: { flops: 8 * x.size, bytes: 8 * x.size },
   });
@@ -76,8 +75,8 @@ export function layerNormGradient(
   const dx = step.tensor(x.shape);
   step.run(kernels.layer_norm_gradient, {
     bindings: { dy, x, w, mean, rstd, residual: residual ?? dy, dx },
-    params: { rows, width },
-    overrides: { LANES: lanes, RESIDUAL: residual !== null },
+    params: { rows, width, lanes },
+    overrides: { RESIDUAL: residual !== null },
     workgroups,
     cost: { flops: 13 * x.size, bytes: 12 * x.size },
   });
@@ -118,8 +117,7 @@ export function rmsNorm(
   const rstd = step.tensor([rows]);
   step.run(kernels.rms_norm_forward, {
     bindings: { x, w, y, rstd },
-    params: { rows, width, eps },
-    overrides: { LANES: lanes },
+    params: { rows, width, eps, lanes },
     workgroups,
     cost: { flops: 4 * x.size, bytes: 8 * x.size },
   });
@@ -143,8 +141,8 @@ export function rmsNormGradient(
   const dx = step.tensor(x.shape);
   step.run(kernels.rms_norm_gradient, {
     bindings: { dy, x, w, rstd, residual: residual ?? dy, dx },
-    params: { rows, width },
-    overrides: { LANES: lanes, RESIDUAL: residual !== null },
+    params: { rows, width, lanes },
+    overrides: { RESIDUAL: residual !== null },
     workgroups,
     cost: { flops: 10 * x.size, bytes: 12 * x.size },
   });

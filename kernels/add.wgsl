@@ -1,0 +1,19 @@
+// add: y[i] = a[i] + b[i]
+// Shapes: a, b, y [count].
+// Who calls it: ops/elementwise.ts, add.
+// Tiling: one lane an element.
+requires immediate_address_space;
+
+struct Params { count: u32 }
+
+var<immediate> params: Params;
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
+        @builtin(local_invocation_index) lane: u32) {
+  let i = (group.y * grid.x + group.x) * 256u + lane;
+  if (i < params.count) { y[i] = a[i] + b[i]; }
+}

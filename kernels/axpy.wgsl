@@ -1,0 +1,18 @@
+// axpy: y[i] += factor * x[i], in place.
+// Shapes: x, y [count], in different buffers.
+// Who calls it: ops/elementwise.ts, axpy (sums of gradients).
+// Tiling: one lane an element.
+requires immediate_address_space;
+
+struct Params { count: u32, factor: f32 }
+
+var<immediate> params: Params;
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
+        @builtin(local_invocation_index) lane: u32) {
+  let i = (group.y * grid.x + group.x) * 256u + lane;
+  if (i < params.count) { y[i] += params.factor * x[i]; }
+}

@@ -1,0 +1,24 @@
+// swiglu: y[t, j] = silu(gate) * up,  gate = gate_up[t, j],  up = gate_up[t, F + j],  silu(g) = g / (1 + exp(-g))
+// Shapes: gate_up [T, 2 F] (the output of one fused product), y [T, F]. T = rows, F = width.
+// Who calls it: ops/activation.ts, swiglu.
+// Tiling: one lane an element; rows on the grid's x and y, columns on z, so that no lane divides.
+requires immediate_address_space;
+
+struct Params { rows: u32, width: u32 }
+
+var<immediate> params: Params;
+@group(0) @binding(0) var<storage, read> gate_up: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
+        @builtin(local_invocation_index) lane: u32) {
+  let row = group.y * grid.x + group.x;
+  let column = group.z * 64u + lane;
+  if (row >= params.rows || column >= params.width) { return; }
+  let at = 2u * row * params.width + column;
+  let gate = gate_up[at];
+  let up = gate_up[at + params.width];
+  // min: exp must not overflow; the quotient is zero to rounding long before.
+  y[row * params.width + column] = gate / (1.0 + exp(min(-gate, 87.0))) * up;
+}

@@ -1,0 +1,73 @@
+import { gridOf } from "../gpu/grid.ts";
+import { kernels } from "../gpu/kernels.generated.ts";
+import type { Step } from "../gpu/step.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { elementGrid } from "./elementwise.ts";
+
+/** Which GELU: "none" is x Phi(x) exactly (with erf), "tanh" the usual approximation (GPT-2). */
+export type GeluApproximation = "tanh" | "none";
+
+/** y = x Phi(x), elementwise, Phi the distribution function of the standard normal (Hendrycks and Gimpel, 2016). */
+export function gelu(step: Step, x: Tensor, approximate: GeluApproximation): Tensor {
+  const count = x.size;
+  const y = step.tensor(x.shape);
+  step.run(kernels.gelu, {
+    bindings: { x, y },
+    params: { count },
+    overrides: { TANH: approximate === "tanh" },
+    workgroups: elementGrid(count),
+    cost: { flops: 25 * count, bytes: 8 * count },
+  });
+  return y;
+}
+
+/** dx = dy (Phi(x) + x Phi'(x)), the gradient of `gelu`. */
+export function geluGradient(step: Step, dy: Tensor, x: Tensor, approximate: GeluApproximation): Tensor {
+  const count = x.size;
+  const dx = step.tensor(x.shape);
+  step.run(kernels.gelu_gradient, {
+    bindings: { dy, x, dx },
+    params: { count },
+    overrides: { TANH: approximate === "tanh" },
+    workgroups: elementGrid(count),
+    cost: { flops: 30 * count, bytes: 12 * count },
+  });
+  return dx;
+}
+
+/** Rows on the grid's x and y, columns (64 a workgroup) on z. */
+function rowGrid(rows: number, width: number): [number, number, number] {
+  const [x, y] = gridOf(rows);
+  return [x, y, Math.ceil(width / 64)];
+}
+
+/**
+ * The gated activation of Llama (SwiGLU, Shazeer 2020): y[t, j] = silu(gateUp[t, j]) * gateUp[t, F + j]. gateUp
+ * [T, 2 F] is the output of one fused product; returns [T, F].
+ */
+export function swiglu(step: Step, gateUp: Tensor): Tensor {
+  const [rows, both] = gateUp.shape;
+  const width = both / 2;
+  const y = step.tensor([rows, width]);
+  step.run(kernels.swiglu, {
+    bindings: { gate_up: gateUp, y },
+    params: { rows, width },
+    workgroups: rowGrid(rows, width),
+    cost: { flops: 10 * y.size, bytes: 12 * y.size },
+  });
+  return y;
+}
+
+/** The gradient of `swiglu`: dy [T, F], gateUp [T, 2 F]; returns the gradient of gateUp [T, 2 F]. */
+export function swigluGradient(step: Step, dy: Tensor, gateUp: Tensor): Tensor {
+  const [rows, both] = gateUp.shape;
+  const width = both / 2;
+  const dGateUp = step.tensor([rows, both]);
+  step.run(kernels.swiglu_gradient, {
+    bindings: { dy, gate_up: gateUp, d_gate_up: dGateUp },
+    params: { rows, width },
+    workgroups: rowGrid(rows, width),
+    cost: { flops: 15 * dy.size, bytes: 20 * dy.size },
+  });
+  return dGateUp;
+}
