@@ -2,7 +2,7 @@ import type { Tensor } from "../gpu/tensor.ts";
 import { crossEntropy, crossEntropyGradient, normalizeRows, normalizeRowsGradient } from "../ops/item-set.ts";
 import { sum } from "../ops/reduce.ts";
 import type { Parameter } from "./parameters.ts";
-import { type Tape, Variable } from "./tape.ts";
+import type { Tape, Variable } from "./tape.ts";
 
 /** The item side of a cross-entropy: constant rows, or the trainable rows of a tied embedding. */
 export interface ItemSide {
@@ -10,7 +10,7 @@ export interface ItemSide {
   readonly items: Tensor;
   readonly bias: Tensor | null;
   /** Parameters that own `items` (their first I rows) and `bias`, when they train; null for constants. */
-  readonly trained: { readonly table: Parameter; readonly bias: Parameter } | null;
+  readonly trained: { readonly table: Parameter; readonly bias: Parameter | null } | null;
 }
 
 /**
@@ -36,12 +36,13 @@ export function itemCrossEntropy(
     let into = null;
     if (side.trained) {
       // The mask row of the table lies outside the item rows: start from zero, then add.
-      for (const parameter of [side.trained.table, side.trained.bias]) {
+      const { table, bias } = side.trained;
+      for (const parameter of bias ? [table, bias] : [table]) {
         if (parameter.fresh) step.zero(parameter.grad);
         parameter.fresh = false;
       }
-      const { table, bias } = side.trained;
-      into = { dItems: table.grad.rows(0, side.items.shape[0]), dBias: bias.grad, accumulate: true };
+      const dItems = table.grad.rows(0, side.items.shape[0]);
+      into = { dItems, dBias: bias?.grad ?? null, accumulate: true };
     }
     tape.give(h, crossEntropyGradient(step, h.value, side.items, target, lse, dLosses, scale, side.bias, into));
   });
@@ -55,6 +56,3 @@ export function normalize(tape: Tape, x: Variable): Variable {
     tape.give(x, normalizeRowsGradient(tape.step, dy, y, norm));
   });
 }
-
-/** Re-exported so that callers of losses need one import. */
-export { Variable };
