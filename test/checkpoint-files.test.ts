@@ -1,0 +1,442 @@
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { bfloatsToFloats, halvesToFloats } from "../src/files/half.ts";
+import { type StoredType, type TensorToWrite, writeSafetensors } from "../src/files/safetensors.ts";
+import { UserError } from "../src/files/user-error.ts";
+import { openCheckpoint } from "../src/llm/checkpoint-index.ts";
+import { type LlamaConfig, parseLlamaConfig, readLlamaConfig } from "../src/llm/config.ts";
+import { llamaTensors, openLlamaCheckpoint } from "../src/llm/llama-tensors.ts";
+import { locateBackbone } from "../src/llm/locate.ts";
+import { streamWeights } from "../src/llm/weight-stream.ts";
+import { repositoryPath, sharedPath } from "./shared.ts";
+
+const t = suite("checkpoints");
+const folder = mkdtempSync(join(tmpdir(), "checkpoint-"));
+t.after(() => rmSync(folder, { recursive: true }));
+let directories = 0;
+function directory(): string {
+  const path = join(folder, String(directories++));
+  mkdirSync(path);
+  return path;
+}
+
+async function refusal(run: () => unknown): Promise<string> {
+  try {
+    await run();
+  } catch (error) {
+    assert.instance(error, UserError);
+    assert.not.match((error as Error).message, "\n");
+    return (error as Error).message;
+  }
+  throw new Error("it was accepted");
+}
+
+const JSON_CONFIG = {
+  architectures: ["LlamaForCausalLM"],
+  model_type: "llama",
+  hidden_act: "silu",
+  hidden_size: 8,
+  intermediate_size: 6,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  vocab_size: 5,
+  max_position_embeddings: 16,
+  rms_norm_eps: 1e-5,
+  rope_theta: 500,
+  tie_word_embeddings: true,
+  bos_token_id: 1,
+};
+const parse = (change: Record<string, unknown> = {}): LlamaConfig => {
+  return parseLlamaConfig("m/config.json", { ...JSON_CONFIG, ...change });
+};
+const CONFIG = parse();
+
+/** Every tensor of CONFIG, with values of its own. */
+function tensors(): Map<string, TensorToWrite> {
+  let seed = 0;
+  return new Map(
+    [...llamaTensors(CONFIG)].map(([name, shape]) => {
+      const size = shape.reduce((a, b) => a * b, 1);
+      const data = Float32Array.from({ length: size }, () => Math.sin(seed++));
+      return [name, { name, dtype: "F32" as StoredType, shape, data }];
+    }),
+  );
+}
+
+async function writeSingle(change: (all: Map<string, TensorToWrite>) => void = () => {}): Promise<string> {
+  const path = directory();
+  const all = tensors();
+  change(all);
+  await writeSafetensors(join(path, "model.safetensors"), all.values(), { format: "pt" });
+  return path;
+}
+
+const Q = "model.layers.0.self_attn.q_proj.weight";
+
+t("config: fields, defaults and Hugging Face's alternatives", () => {
+  assert.equal(CONFIG, {
+    hiddenSize: 8,
+    layers: 2,
+    heads: 2,
+    keyValueHeads: 1,
+    headSize: 4,
+    intermediateSize: 6,
+    vocabularySize: 5,
+    maxPositions: 16,
+    normEpsilon: 1e-5,
+    ropeTheta: 500,
+    tied: true,
+    bosId: 1,
+  });
+  const { architectures, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads } =
+    JSON_CONFIG;
+  const least = { architectures, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads };
+  assert.equal(parseLlamaConfig("x", least), {
+    hiddenSize: 8,
+    layers: 2,
+    heads: 2,
+    keyValueHeads: 2,
+    headSize: 4,
+    intermediateSize: 6,
+    vocabularySize: 32000,
+    maxPositions: 2048,
+    normEpsilon: 1e-6,
+    ropeTheta: 10000,
+    tied: false,
+    bosId: 1,
+  });
+  assert.is(parse({ head_dim: 6 }).headSize, 6);
+  assert.is(parse({ bos_token_id: null }).bosId, null);
+  assert.is(
+    parse({ rope_scaling: null, attention_bias: false, mlp_bias: false, pretraining_tp: 1 }).ropeTheta,
+    500,
+  );
+  assert.is(parse({ rope_parameters: { rope_type: "default", rope_theta: 7 } }).ropeTheta, 7);
+  assert.is(parse({ architectures: undefined }).layers, 2);
+});
+
+t("config: what is wrong or not supported is refused, naming file and field", async () => {
+  const cases: [Record<string, unknown>, RegExp][] = [
+    [
+      { architectures: ["MistralForCausalLM"] },
+      /field architectures: architecture MistralForCausalLM is not supported/,
+    ],
+    [
+      { architectures: undefined, model_type: "gpt2" },
+      /field architectures: model_type "gpt2" is not supported/,
+    ],
+    [{ architectures: "Llama" }, /field architectures: expected a list/],
+    [
+      { rope_scaling: { type: "linear", factor: 2 } },
+      /field rope_scaling: expected null .*found \{"type":"linear"/,
+    ],
+    [{ rope_scaling: { rope_type: "llama3" } }, /field rope_scaling/],
+    [{ rope_parameters: { rope_type: "yarn" } }, /field rope_parameters/],
+    [
+      { rope_parameters: { rope_type: "default", rope_theta: -1 } },
+      /field rope_parameters: expected a positive rope_theta/,
+    ],
+    [{ partial_rotary_factor: 0.5 }, /field partial_rotary_factor/],
+    [{ hidden_act: "gelu" }, /field hidden_act: expected "silu".*found "gelu"/],
+    [{ attention_bias: true }, /field attention_bias: expected false/],
+    [{ mlp_bias: true }, /field mlp_bias: expected false/],
+    [{ quantization_config: { bits: 4 } }, /field quantization_config/],
+    [{ hidden_size: undefined }, /field hidden_size: expected a whole number of at least 1, it is missing/],
+    [{ hidden_size: "8" }, /field hidden_size: .*found "8"/],
+    [{ hidden_size: 9 }, /field hidden_size: expected a multiple of num_attention_heads \(2\)/],
+    [{ hidden_size: 6 }, /field hidden_size: expected an even number of dimensions a head/],
+    [{ head_dim: 3 }, /field head_dim: expected an even number/],
+    [{ num_hidden_layers: 0 }, /field num_hidden_layers/],
+    [{ num_attention_heads: 2.5 }, /field num_attention_heads/],
+    [
+      { num_key_value_heads: 3 },
+      /field num_key_value_heads: expected a divisor of the 2 attention heads, found 3/,
+    ],
+    [{ intermediate_size: -6 }, /field intermediate_size/],
+    [{ vocab_size: 0 }, /field vocab_size/],
+    [{ rms_norm_eps: 0 }, /field rms_norm_eps: expected a positive number, found 0/],
+    [{ rope_theta: "10000" }, /field rope_theta/],
+    [{ max_position_embeddings: Number.POSITIVE_INFINITY }, /field max_position_embeddings/],
+    [{ tie_word_embeddings: 1 }, /field tie_word_embeddings: expected true or false/],
+    [{ bos_token_id: 5 }, /field bos_token_id: expected null or an id below vocab_size \(5\), found 5/],
+  ];
+  for (const [change, pattern] of cases) {
+    const message = await refusal(() => parse(change));
+    assert.match(message, /^m\/config\.json: /);
+    assert.match(message, pattern);
+  }
+  const path = directory();
+  assert.match(await refusal(() => readLlamaConfig(path)), /cannot read .*config\.json: no such file/);
+  writeFileSync(join(path, "config.json"), "{");
+  assert.match(await refusal(() => readLlamaConfig(path)), /config\.json: not valid JSON/);
+  writeFileSync(join(path, "config.json"), "3");
+  assert.match(await refusal(() => readLlamaConfig(path)), /config\.json: expected a JSON object/);
+});
+
+t("single file: names, shapes, values; rotary buffers are left out", async () => {
+  const path = await writeSingle((all) => {
+    const name = "model.layers.0.self_attn.rotary_emb.inv_freq";
+    all.set(name, { name, dtype: "F32", shape: [2], data: new Float32Array(2) });
+  });
+  await using checkpoint = await openLlamaCheckpoint(path, CONFIG);
+  assert.equal([...checkpoint.names].sort(), [...tensors().keys()].sort());
+  assert.equal(checkpoint.info(Q).shape, [8, 8]);
+  assert.is(checkpoint.info(Q).bytes, 256);
+  for (const [name, { data }] of tensors())
+    assert.equal(await checkpoint.float32(name), data as Float32Array);
+  assert.match(await refusal(() => checkpoint.info("nothing")), /has no tensor nothing/);
+});
+
+/** The tensors in two shards with their index. */
+async function writeShards(): Promise<string> {
+  const path = directory();
+  const all = [...tensors().values()];
+  const shards = {
+    "model-00001-of-00002.safetensors": all.slice(0, 7),
+    "model-00002-of-00002.safetensors": all.slice(7),
+  };
+  const map: Record<string, string> = {};
+  for (const [shard, part] of Object.entries(shards)) {
+    await writeSafetensors(join(path, shard), part);
+    for (const { name } of part) map[name] = shard;
+  }
+  writeFileSync(
+    join(path, "model.safetensors.index.json"),
+    JSON.stringify({ metadata: {}, weight_map: map }),
+  );
+  return path;
+}
+
+t("shards: the same tensors; missing, damaged and disagreeing files are named", async () => {
+  const path = await writeShards();
+  await using checkpoint = await openLlamaCheckpoint(path, CONFIG);
+  for (const [name, { data }] of tensors())
+    assert.equal(await checkpoint.float32(name), data as Float32Array);
+
+  const second = "model-00002-of-00002.safetensors";
+  const missing = await writeShards();
+  rmSync(join(missing, second));
+  assert.match(
+    await refusal(() => openCheckpoint(missing)),
+    /00002-of-00002\.safetensors is missing: .* finish the download/,
+  );
+
+  const cut = await writeShards();
+  truncateSync(join(cut, second), 100);
+  assert.match(await refusal(() => openCheckpoint(cut)), /00002-of-00002\.safetensors: .*truncated/);
+
+  const swapped = await writeShards();
+  copyFileSync(join(swapped, "model-00001-of-00002.safetensors"), join(swapped, second));
+  assert.match(
+    await refusal(() => openCheckpoint(swapped)),
+    /00002-of-00002\.safetensors: no tensor model\.\S+, though/,
+  );
+
+  const index = join(directory(), "model.safetensors.index.json");
+  const read = async (content: unknown) => {
+    writeFileSync(index, typeof content === "string" ? content : JSON.stringify(content));
+    return refusal(() => openCheckpoint(join(index, "..")));
+  };
+  assert.match(await read("x"), /index\.json: not valid JSON/);
+  assert.match(await read({}), /index\.json: field weight_map: expected an object/);
+  assert.match(await read({ weight_map: {} }), /field weight_map/);
+  assert.match(
+    await read({ weight_map: { a: "../other.safetensors" } }),
+    /tensor a: expected the name of a \.safetensors file/,
+  );
+  assert.match(await read({ weight_map: { a: 3 } }), /tensor a: expected the name/);
+});
+
+t("no weights, or only pickled ones", async () => {
+  const path = directory();
+  assert.match(
+    await refusal(() => openCheckpoint(path)),
+    /neither model\.safetensors nor .*index\.json; download/,
+  );
+  writeFileSync(join(path, "pytorch_model.bin"), "");
+  assert.match(await refusal(() => openCheckpoint(path)), /pytorch_model\*\.bin files are not read/);
+});
+
+t("tensors that do not fit the config are named, with what was expected and found", async () => {
+  const open = async (change: (all: Map<string, TensorToWrite>) => void) => {
+    const path = await writeSingle(change);
+    const message = await refusal(() => openLlamaCheckpoint(path, CONFIG));
+    assert.match(message, path);
+    return message;
+  };
+  assert.match(
+    await open((all) => all.delete(Q)),
+    /tensor model\.layers\.0\.self_attn\.q_proj\.weight that config\.json/,
+  );
+  assert.match(
+    await open((all) => {
+      all.delete(Q);
+      all.delete("model.norm.weight");
+    }),
+    /q_proj\.weight and 1 more/,
+  );
+  const replace = (name: string, dtype: StoredType, shape: number[], bytes: number) => {
+    return (all: Map<string, TensorToWrite>) =>
+      void all.set(name, { name, dtype, shape, data: new Uint8Array(bytes) });
+  };
+  assert.match(
+    await open(replace(Q, "F32", [8, 4], 128)),
+    /tensor model\.layers\.0\.self_attn\.q_proj\.weight has shape \[8, 4\], expected \[8, 8\] from config\.json/,
+  );
+  assert.match(await open(replace(Q, "F32", [64], 256)), /has shape \[64\], expected \[8, 8\]/);
+  assert.match(await open(replace(Q, "I32", [8, 8], 256)), /q_proj\.weight is I32, expected F32, F16, BF16/);
+  assert.match(
+    await open(replace("lm_head.weight", "F32", [6, 8], 192)),
+    /tensor lm_head\.weight has shape \[6, 8\], expected \[5, 8\]/,
+  );
+  assert.match(await open(replace("model.layers.2.x", "F32", [1], 4)), /lies beyond the 2 layers/);
+  assert.match(
+    await open(replace("model.layers.1.self_attn.q_proj.bias", "F32", [8], 32)),
+    /q_proj\.bias: layers with biases are not supported/,
+  );
+});
+
+t("weights stream in bounded pieces, as f32 and as packed f16", async () => {
+  const size = 5 * 8;
+  const halves = Uint16Array.from({ length: size }, (_, i) => 0x3000 + 37 * i);
+  const bfloats = Uint16Array.from({ length: size }, (_, i) => 0x3e00 + 5 * i);
+  const stored: [StoredType, ArrayBufferView, Float32Array][] = [
+    ["F16", halves, halvesToFloats(halves)],
+    ["BF16", bfloats, bfloatsToFloats(bfloats)],
+    ["F32", halvesToFloats(halves), halvesToFloats(halves)],
+  ];
+  const name = "model.embed_tokens.weight";
+  for (const [dtype, data, expected] of stored) {
+    const path = await writeSingle((all) => all.set(name, { name, dtype, shape: [5, 8], data }));
+    await using checkpoint = await openLlamaCheckpoint(path, CONFIG);
+    for (const maxBytes of [16, 50, 1000]) {
+      const f32: number[] = [];
+      for await (const { first, elements, words } of streamWeights(checkpoint, name, "f32", maxBytes)) {
+        assert.is(first, f32.length);
+        assert.is(first % 2, 0);
+        assert.ok(elements === words.length && elements * (dtype === "F32" ? 4 : 2) <= maxBytes);
+        f32.push(...words);
+      }
+      assert.equal(f32, [...expected]);
+      const f16: number[] = [];
+      for await (const { first, words } of streamWeights(checkpoint, name, "f16", maxBytes)) {
+        assert.is(first, 2 * (f16.length / 2));
+        const pairs = new Uint16Array(words.buffer, words.byteOffset, words.length * 2);
+        f16.push(...halvesToFloats(pairs));
+      }
+      // Every value here is exact in f16.
+      assert.equal(f16, [...expected], dtype);
+    }
+  }
+});
+
+t("an odd number of elements packs with a zero", async () => {
+  const path = directory();
+  const data = Float32Array.of(1, -2, 0.5);
+  await writeSafetensors(join(path, "model.safetensors"), [{ name: "x", dtype: "F32", shape: [3], data }]);
+  await using checkpoint = await openCheckpoint(path);
+  const pieces = [];
+  for await (const piece of streamWeights(checkpoint, "x", "f16")) pieces.push(piece);
+  assert.is(pieces.length, 1);
+  assert.is(pieces[0].elements, 3);
+  assert.equal([...pieces[0].words], [0xc0003c00, 0x3800]);
+});
+
+t("NaN, infinite and too large weights are refused, naming tensor and element", async () => {
+  const read = async (dtype: StoredType, data: ArrayBufferView, storage: "f16" | "f32") => {
+    const path = await writeSingle((all) => all.set(Q, { name: Q, dtype, shape: [8, 8], data }));
+    await using checkpoint = await openLlamaCheckpoint(path, CONFIG);
+    const message = await refusal(async () => {
+      // Pieces of 8 (f32) or 16 (16-bit) elements: the index counts from the tensor's start, not the piece's.
+      for await (const _ of streamWeights(checkpoint, Q, storage, 32));
+    });
+    assert.match(message, join(path, "model.safetensors"));
+    return message;
+  };
+  const floats = (value: number) => new Float32Array(64).fill(1, 0, 64).fill(value, 45, 46);
+  const patterns = (value: number) => new Uint16Array(64).fill(0x3c00).fill(value, 45, 46);
+  const nan =
+    /tensor model\.layers\.0\.self_attn\.q_proj\.weight, element 45 is NaN: the checkpoint is damaged/;
+  for (const storage of ["f16", "f32"] as const) {
+    assert.match(await read("F32", floats(Number.NaN), storage), nan);
+    assert.match(await read("F32", floats(-Infinity), storage), /element 45 is infinite/);
+    assert.match(await read("F16", patterns(0x7e01), storage), nan);
+    assert.match(await read("F16", patterns(0xfc00), storage), /element 45 is infinite/);
+    assert.match(await read("BF16", patterns(0x7fc0), storage), nan);
+  }
+  assert.match(
+    await read("F32", floats(7e4), "f16"),
+    /q_proj\.weight, element 45: 70000 is beyond the range of f16 .*f32 weights/,
+  );
+  assert.match(await read("BF16", patterns(0x4780), "f16"), /element 45: 65536 is beyond the range of f16/);
+});
+
+t("the reference checkpoints and stories260K open", async () => {
+  const paths = ["llama-tiny", "llama-tiny-sharded"].map((name) =>
+    repositoryPath(`test/reference/dumps/${name}`),
+  );
+  const stories = sharedPath("weights/stories260K");
+  for (const path of [...paths, ...(stories ? [stories] : [])]) {
+    const config = await readLlamaConfig(path);
+    await using checkpoint = await openLlamaCheckpoint(path, config);
+    for (const [name] of llamaTensors(config)) for await (const _ of streamWeights(checkpoint, name, "f16"));
+  }
+});
+
+t("backbones are found by name, in the repository or the Hugging Face cache, or by directory", async () => {
+  const root = directory();
+  const home = directory();
+  const env: Record<string, string> = {};
+  const locate = (name: string) => locateBackbone(name, { root, home, env });
+  const config = (path: string) => {
+    mkdirSync(path, { recursive: true });
+    writeFileSync(join(path, "config.json"), "{}");
+    return path;
+  };
+  assert.match(
+    await refusal(() => locate("embedded")),
+    /weights\/shop-llama: the embedded backbone is missing/,
+  );
+  const message = await refusal(() => locate("llama2"));
+  const command =
+    'huggingface-cli download meta-llama/Llama-2-7b-hf --include "*.json" "*.safetensors" tokenizer.model';
+  assert.ok(message.includes(`"${command}"`), message);
+  assert.ok(message.includes(`"${command} --local-dir ${join(root, "weights/llama2")}"`), message);
+  assert.ok(message.includes(join(home, ".cache/huggingface/hub")), message);
+
+  const cache = (hub: string, commit: string) => {
+    const model = join(hub, "models--meta-llama--Llama-2-7b-hf");
+    mkdirSync(join(model, "refs"), { recursive: true });
+    writeFileSync(join(model, "refs", "main"), commit);
+    config(join(model, "snapshots", "another"));
+    return config(join(model, "snapshots", commit));
+  };
+  const first = cache(join(home, ".cache/huggingface/hub"), "c1");
+  assert.is(locate("llama2"), first);
+  env.HF_HOME = join(home, "hf");
+  assert.match(await refusal(() => locate("llama2")), join(home, "hf", "hub"));
+  const second = cache(join(home, "hf", "hub"), "c2");
+  assert.is(locate("llama2"), second);
+  env.HUGGINGFACE_HUB_CACHE = "~/direct";
+  const third = cache(join(home, "direct"), "c3");
+  assert.is(locate("llama2"), third);
+  rmSync(join(home, "direct", "models--meta-llama--Llama-2-7b-hf", "refs"), { recursive: true });
+  assert.match(await refusal(() => locate("llama2")), "neither", "two snapshots and no refs/main: no guess");
+
+  assert.is(config(join(root, "weights", "llama2")), locate("llama2"), "the repository's own comes first");
+  assert.is(config(join(root, "weights", "shop-llama")), locate("embedded"));
+  assert.is(locate(second), second);
+  assert.match(
+    await refusal(() => locate("lama2")),
+    /backbone lama2: no such directory; expected one of embedded, llama2, or/,
+  );
+  assert.match(await refusal(() => locate(join(second, "config.json"))), /is a file/);
+  assert.match(await refusal(() => locate(home)), /no config\.json in it/);
+  assert.match(await refusal(() => locate("toString")), /no such directory/);
+});
+
+t.run();
