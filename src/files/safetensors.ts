@@ -10,7 +10,7 @@ import {
 } from "./safetensors-header.ts";
 import { UserError } from "./user-error.ts";
 
-export type { StoredTensor, StoredType } from "./safetensors-header.ts";
+export { ITEM_BYTES, type StoredTensor, type StoredType } from "./safetensors-header.ts";
 export { type TensorToWrite, writeSafetensors } from "./safetensors-write.ts";
 
 /**

@@ -1,5 +1,5 @@
-import { floatsToHalves, HALF_MAX, halvesToFloats, packHalves } from "../files/half.ts";
-import { WIDEN } from "../files/safetensors.ts";
+import { bfloatsToFloats, floatsToHalves, HALF_MAX, packHalves } from "../files/half.ts";
+import { ITEM_BYTES, type StoredType, WIDEN } from "../files/safetensors.ts";
 import { UserError } from "../files/user-error.ts";
 import type { Checkpoint } from "./checkpoint-index.ts";
 
@@ -34,33 +34,48 @@ export async function* streamWeights(
   let first = 0;
   // A multiple of 16 bytes holds an even number of elements of any dtype, so pairs of f16 never straddle two pieces.
   for await (const bytes of checkpoint.chunks(name, Math.max(16, maxBytes - (maxBytes % 16)))) {
+    const elements = bytes.byteLength / ITEM_BYTES[dtype];
+    const values = storage === "f16" && ITEM_BYTES[dtype] === 2 ? null : widen(bytes);
+    if (values) checkFinite(path, name, values, first);
     let words: Float32Array | Uint32Array;
-    let elements: number;
-    if (dtype === "F16" && storage === "f16") {
-      const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
-      const bad = halves.findIndex((half) => (half & 0x7c00) === 0x7c00);
-      if (bad >= 0)
-        throw notFinite(path, name, first + bad, halvesToFloats(halves.subarray(bad, bad + 1))[0]);
-      words = packHalves(halves);
-      elements = halves.length;
-    } else {
-      const values = widen(bytes);
-      checkFinite(path, name, values, first);
-      elements = values.length;
-      words = values;
-      if (storage === "f16") {
-        const { halves, overflow } = floatsToHalves(values);
-        if (overflow >= 0) {
-          throw new UserError(
-            `${path}: tensor ${name}, element ${first + overflow}: ${values[overflow]} is beyond the range of f16 (+-${HALF_MAX}); ask for f32 weights`,
-          );
-        }
-        words = packHalves(halves);
+    if (storage === "f32") words = values!;
+    else {
+      words = packHalves(values ? floatsToHalves(values).halves : toHalves(dtype, bytes));
+      const bad = firstNonFinite(words);
+      if (bad >= 0) {
+        const value = (values ?? widen(bytes))[bad];
+        if (!Number.isFinite(value)) throw notFinite(path, name, first + bad, value);
+        throw new UserError(
+          `${path}: tensor ${name}, element ${first + bad}: ${value} is beyond the range of f16 (+-${HALF_MAX}); ask for f32 weights`,
+        );
       }
     }
     yield { first, elements, words };
     first += elements;
   }
+}
+
+/** 16-bit weights as f16; a bf16 beyond f16's range becomes infinite. */
+function toHalves(dtype: StoredType, bytes: Uint8Array): Uint16Array {
+  const stored = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+  if (dtype === "F16") return stored;
+  bfloatTable ??= floatsToHalves(bfloatsToFloats(Uint16Array.from({ length: 65536 }, (_, i) => i))).halves;
+  const halves = new Uint16Array(stored.length);
+  for (let i = 0; i < stored.length; i++) halves[i] = bfloatTable[stored[i]];
+  return halves;
+}
+
+/** The f16 of every bf16, made when first needed: a checkpoint holds billions of them. */
+let bfloatTable: Uint16Array | undefined;
+
+/** The index of the first infinite or NaN half among packed ones, or -1. */
+function firstNonFinite(words: Uint32Array): number {
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i];
+    if ((word & 0x7c00) === 0x7c00) return 2 * i;
+    if ((word & 0x7c000000) === 0x7c000000) return 2 * i + 1;
+  }
+  return -1;
 }
 
 /**
