@@ -4,6 +4,7 @@ import type { Tensor } from "../gpu/tensor.ts";
 import { rankTargets } from "../ops/item-set.ts";
 import type { RankingSide } from "../recommenders/recommender.ts";
 import { expectedRank } from "./metrics.ts";
+import { uploadLists } from "./ragged.ts";
 
 /** Exact ranks of targets, and whether each is tied with another item. */
 export interface Ranks {
@@ -40,7 +41,10 @@ export async function rankBatches(
   const rankBatch = async (from: number, to: number): Promise<void> => {
     const step = gpu.step("rank");
     const { h, items, bias, targets, seen } = record(step, from, to);
-    const counts = rankTargets(step, h, items, step.upload(targets), { bias, seen });
+    const counts = rankTargets(step, h, items, step.upload(targets), {
+      bias,
+      seen: seen && uploadLists(step, seen),
+    });
     const reads = [counts.above, counts.equal, counts.nonFinite].map((count) => step.read(count));
     await step.submit();
     const [above, equal, nonFinite] = await Promise.all(reads);
