@@ -1,4 +1,5 @@
-// product: C[m, n] = sum_k A(m, k) * B(k, n)  (+ bias[n])  (+ C[m, n] when ACCUMULATE), sums in f32.
+// product: C[m, n] = sum_k A(m, k) * B(k, n)  (+ bias[n])  (+ residual[m, n])
+// (+ C[m, n] when ACCUMULATE), sums in f32.
 //
 // One kernel serves the three products of a linear layer y = x W^T + b with W [N, K]:
 //   forward          y  = x  W^T        A = x,  B = W^T   (TRANSPOSE_B)
@@ -6,7 +7,7 @@
 //   weight gradient  dW = dy^T x        A = dy^T (TRANSPOSE_A), B = x
 // Shapes: A is [M, K] with rows of lda elements ([K, M] when TRANSPOSE_A); B is [K, N] with rows of ldb ([N, K] when
 // TRANSPOSE_B), f32 or packed f16 (F16_B); C is [M, N] with rows of ldc, written from element c_offset on, so that a
-// weight beyond the binding limit can be taken in windows.
+// weight beyond the binding limit can be taken in windows; the residual lies as C does.
 // Who calls it: ops/linear.ts.
 // Tiling: a workgroup of 16 x 16 lanes makes a 64 x 64 tile of C, each lane 4 x 4 sums in registers; tiles of 16 along
 // K pass through workgroup memory, so that every element is read from memory 64 times less often than naively.
@@ -16,6 +17,7 @@ override TRANSPOSE_A: bool = false;
 override TRANSPOSE_B: bool = false;
 override F16_B: bool = false;
 override BIAS: bool = false;
+override RESIDUAL: bool = false;
 override ACCUMULATE: bool = false;
 
 struct Params { m: u32, n: u32, k: u32, lda: u32, ldb: u32, ldc: u32, a_offset: u32, c_offset: u32 }
@@ -24,7 +26,8 @@ var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> a: array<f32>;
 @group(0) @binding(1) var<storage, read> b: array<u32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> c: array<f32>;
+@group(0) @binding(3) var<storage, read> residual: array<f32>;
+@group(0) @binding(4) var<storage, read_write> c: array<f32>;
 
 const TILE = 64u;
 const DEPTH = 16u;
@@ -82,6 +85,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
         let at = params.c_offset + m * params.ldc + n;
         var value = sums[i][j];
         if (BIAS) { value += bias[n]; }
+        if (RESIDUAL) { value += residual[at]; }
         if (ACCUMULATE) { value += c[at]; }
         c[at] = value;
       }

@@ -53,6 +53,7 @@ for (const [m, n, k] of [
     const wt = step.upload(w, [n, k]);
     const dyt = step.upload(dy, [m, n]);
     const y = step.readFloats(linear(step, xt, wt, step.upload(b)));
+    const added = step.readFloats(linear(step, xt, wt, null, { residual: dyt }));
     const dx = step.readFloats(linearInputGradient(step, dyt, wt));
     const dwt = step.tensor([n, k]);
     linearWeightGradient(step, dyt, xt, dwt, false);
@@ -60,6 +61,8 @@ for (const [m, n, k] of [
     const dw = step.readFloats(dwt);
     await step.submit();
     assertClose("y", await y, reference(x, w, b, [m, n, k]), KERNEL_F32);
+    const sum = reference(x, w, null, [m, n, k]).map((value, i) => value + dy[i]);
+    assertClose("x W^T + residual", await added, sum, KERNEL_F32);
     assertClose("dx", await dx, reference(dy, transpose(w, n, k), null, [m, k, n]), KERNEL_F32);
     const once = reference(transpose(dy, m, n), transpose(x, m, k), null, [n, k, m]);
     assertClose(
@@ -80,7 +83,8 @@ t("a weight past the binding limit is taken in windows, to the bit", async () =>
       const w = device.parameter([n, k], "f32", noise(n * k, 2));
       const b = device.parameter([n], "f32", noise(n, 3));
       const step = device.step("windows");
-      const y = step.readFloats(linear(step, step.upload(noise(m * k, 1), [m, k]), w, b));
+      const residual = step.upload(noise(m * n, 5), [m, n]);
+      const y = step.readFloats(linear(step, step.upload(noise(m * k, 1), [m, k]), w, b, { residual }));
       const dx = step.readFloats(linearInputGradient(step, step.upload(noise(m * n, 4), [m, n]), w));
       await step.submit();
       results.push([await y, await dx]);

@@ -115,6 +115,12 @@ export class Laser {
     return { h: encodeTexts(tape, this.backbone, ids, prefix, this.suffix), mformer: output };
   }
 
+  /** h of every text [B, d] (Eq. 1), not normalised, without gradients. */
+  hidden(step: Step, texts: readonly TokenizedText[]): Tensor {
+    const tape = new Tape(step, { gradients: false, dropout: null });
+    return this.forward(tape, texts, null).h.value;
+  }
+
   /** h / ||h|| of every text [B, d], without gradients: user embeddings, or rows of E. */
   encode(step: Step, texts: readonly TokenizedText[]): Tensor {
     const tape = new Tape(step, { gradients: false, dropout: null });

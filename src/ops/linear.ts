@@ -8,8 +8,8 @@ interface ProductShape {
   readonly k: number;
 }
 
-/** Records kernels/product.wgsl; see there for the meaning of the flags. */
-function product(
+/** Records kernels/product.wgsl; see there for the meaning of the flags. Callers: this file and ops/conv1d.ts. */
+export function product(
   step: Step,
   a: Tensor,
   b: Tensor,
@@ -19,6 +19,8 @@ function product(
     transposeA?: boolean;
     transposeB?: boolean;
     bias?: Tensor | null;
+    /** Of c's shape and strides. */
+    residual?: Tensor | null;
     accumulate?: boolean;
     lda?: number;
     ldb?: number;
@@ -28,7 +30,7 @@ function product(
   },
 ): void {
   step.run(kernels.product, {
-    bindings: { a, b, bias: options.bias ?? a, c },
+    bindings: { a, b, bias: options.bias ?? a, residual: options.residual ?? a, c },
     params: {
       m,
       n,
@@ -44,6 +46,7 @@ function product(
       TRANSPOSE_B: options.transposeB ?? false,
       F16_B: b.dtype === "f16",
       BIAS: Boolean(options.bias),
+      RESIDUAL: Boolean(options.residual),
       ACCUMULATE: options.accumulate ?? false,
     },
     workgroups: [Math.ceil(n / 64), Math.ceil(m / 64)],
@@ -73,17 +76,31 @@ function* windows(weight: Tensor, limit: number): Generator<[number, number, Ten
 }
 
 /**
- * y = x W^T + b. x [M, K] (leading axes are flattened), W [N, K] in f32 or f16, b [N] or null; returns y [M, N].
- * A weight larger than one binding may cover is taken in windows of rows.
+ * y = x W^T + b (+ residual). x [M, K] (leading axes are flattened), W [N, K] in f32 or f16, b [N] or null, residual
+ * [M, N] (what bypasses the layer, added in the same kernel); returns y [M, N]. A weight larger than one binding may
+ * cover is taken in windows of rows.
  */
-export function linear(step: Step, x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
+export function linear(
+  step: Step,
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null = null,
+  options: { readonly residual?: Tensor | null } = {},
+): Tensor {
   const [n, k] = weight.shape;
   const m = x.size / k;
   const y = step.tensor([m, n]);
   for (const [from, to, window] of windows(weight, step.maxBindingBytes)) {
     const shape = { m, n: to - from, k };
     const biasWindow = bias && (window === weight ? bias : bias.rows(from, to));
-    product(step, x, window, y, shape, { transposeB: true, bias: biasWindow, ldc: n, cOffset: from });
+    const { residual } = options;
+    product(step, x, window, y, shape, {
+      transposeB: true,
+      bias: biasWindow,
+      residual,
+      ldc: n,
+      cOffset: from,
+    });
   }
   return y;
 }

@@ -1,0 +1,60 @@
+import type { Gpu } from "../../gpu/device.ts";
+import type { Step } from "../../gpu/step.ts";
+import type { Llama } from "../../llm/llama.ts";
+import type { WeightStorage } from "../../llm/weight-stream.ts";
+import { KERNEL_F32, MODEL_F32, STORAGE_F16 } from "../tolerances.ts";
+import type { Dump } from "./dump.ts";
+import { Outputs } from "./outputs.ts";
+
+/** What every case runs with. */
+export interface Context {
+  readonly gpu: Gpu;
+  /** How frozen weights lie on the GPU. */
+  readonly weights: WeightStorage;
+  /** The frozen model that a dump's param `checkpoint` names. */
+  backbone(dump: Dump): Promise<Llama>;
+}
+
+/** One kind of dump: runs this project on the inputs. */
+export interface Kind {
+  tolerance(weights: WeightStorage): number;
+  run(context: Context, dump: Dump): Promise<Outputs>;
+}
+
+/** A kind that one kernel, or a few, compute in a single step. */
+export function kernelKind(
+  record: (step: Step, dump: Dump, outputs: Outputs, context: Context) => void,
+  options: { readonly hasWeights?: boolean } = {},
+): Kind {
+  return {
+    tolerance: (weights) => (options.hasWeights && weights === "f16" ? STORAGE_F16 : KERNEL_F32),
+    run: async (context, dump) => {
+      const outputs = new Outputs(dump);
+      await inStep(context.gpu, dump, (step) => record(step, dump, outputs, context));
+      await outputs.settle();
+      return outputs;
+    },
+  };
+}
+
+/** A kind that runs a whole model; `frozen` when it has a backbone, whose weights may be f16. */
+export function modelKind(run: Kind["run"], options: { readonly frozen: boolean }): Kind {
+  return {
+    tolerance: (weights) => (options.frozen && weights === "f16" ? STORAGE_F16 : MODEL_F32),
+    run,
+  };
+}
+
+/** Records and submits one step. It is submitted even when the recording throws: the next case needs the GPU. */
+export async function inStep<T>(gpu: Gpu, dump: Dump, record: (step: Step) => T): Promise<T> {
+  const step = gpu.step(`compare ${dump.kind}`);
+  let result: T;
+  try {
+    result = record(step);
+  } catch (error) {
+    await step.submit().catch(() => {});
+    throw error;
+  }
+  await step.submit();
+  return result;
+}
