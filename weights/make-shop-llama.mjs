@@ -8,7 +8,16 @@
 // About 20 minutes on two cores with lavapipe.
 import { mkdirSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { Adam, ADAM, Gpu, loadTokenizer, Random, shopTexts, TrainableLlama, writeSafetensors } from "../dist/index.js";
+import {
+  ADAM,
+  Adam,
+  Gpu,
+  loadTokenizer,
+  Random,
+  shopTexts,
+  TrainableLlama,
+  writeSafetensors,
+} from "../dist/index.js";
 import { trainTokenizer } from "./bpe.mjs";
 
 const { values: args } = parseArgs({
@@ -57,7 +66,10 @@ const config = {
 };
 writeFileSync(`${args.out}/config.json`, `${JSON.stringify(config, null, 2)}\n`);
 writeFileSync(`${args.out}/tokenizer.json`, `${JSON.stringify(tokenizer)}\n`);
-const { encode, leading } = await loadTokenizer(args.out).then((t) => ({ encode: (s) => t.encode(s), leading: t.leading }));
+const { encode, leading } = await loadTokenizer(args.out).then((t) => ({
+  encode: (s) => t.encode(s),
+  leading: t.leading,
+}));
 const ids = (text) => Uint32Array.from([...leading, ...encode(text)]).slice(0, POSITIONS);
 
 const gpu = await Gpu.open();
@@ -102,7 +114,10 @@ for (;;) {
   const progress = (performance.now() - began) / (minutes * 60_000);
   if (progress >= 1) break;
   const texts = source.next().value;
-  const rate = Number(args.rate) * Math.min(1, progress / 0.02 + 0.01) * (0.1 + 0.45 * (1 + Math.cos(Math.PI * progress)));
+  const rate =
+    Number(args.rate) *
+    Math.min(1, progress / 0.02 + 0.01) *
+    (0.1 + 0.45 * (1 + Math.cos(Math.PI * progress)));
   const step = gpu.step("train");
   const { loss, count } = model.trainStep(step, texts);
   const read = step.readFloats(loss);

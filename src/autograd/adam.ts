@@ -47,7 +47,13 @@ export class Adam {
       m: this.m,
       v: this.v,
     };
-    adamStep(step, state, { ...options, lr: learningRate, t: this.updates }, clip === null ? null : squared, clip);
+    adamStep(
+      step,
+      state,
+      { ...options, lr: learningRate, t: this.updates },
+      clip === null ? null : squared,
+      clip,
+    );
     this.parameters.clearGradients();
     return squared;
   }

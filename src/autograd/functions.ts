@@ -3,14 +3,23 @@
  * Parameters receive their gradient in place (Parameter.grad); variables through Tape.give.
  */
 import type { Tensor } from "../gpu/tensor.ts";
-import { gelu as geluOp, geluGradient, swiglu as swigluOp, swigluGradient } from "../ops/activation.ts";
+import { geluGradient, gelu as geluOp, swigluGradient, swiglu as swigluOp } from "../ops/activation.ts";
 import { selfAttention as attentionOp, selfAttentionGradient } from "../ops/attention.ts";
-import { crossAttention as crossAttentionOp, crossAttentionGradient, type Owners } from "../ops/cross-attention.ts";
+import {
+  crossAttentionGradient,
+  crossAttention as crossAttentionOp,
+  type Owners,
+} from "../ops/cross-attention.ts";
 import { dropout as dropoutOp } from "../ops/dropout.ts";
 import { add as addOp } from "../ops/elementwise.ts";
 import { embed, embeddingGradient, gatherRows as gatherOp, scatterRows } from "../ops/embedding.ts";
-import { linear as linearOp, linearInputGradient, linearWeightGradient } from "../ops/linear.ts";
-import { layerNorm as layerNormOp, layerNormGradient, rmsNorm as rmsNormOp, rmsNormGradient } from "../ops/norm.ts";
+import { linearInputGradient, linear as linearOp, linearWeightGradient } from "../ops/linear.ts";
+import {
+  layerNormGradient,
+  layerNorm as layerNormOp,
+  rmsNormGradient,
+  rmsNorm as rmsNormOp,
+} from "../ops/norm.ts";
 import type { Packed } from "../ops/packed.ts";
 import { columnSum } from "../ops/reduce.ts";
 import { type RopeOptions, rope } from "../ops/rope.ts";
@@ -36,7 +45,13 @@ export function linear(tape: Tape, x: Variable, weight: Parameter, bias: Paramet
 }
 
 /** LayerNorm over the last axis. x [R, D], weight and bias [D]. */
-export function layerNorm(tape: Tape, x: Variable, weight: Parameter, bias: Parameter, eps: number): Variable {
+export function layerNorm(
+  tape: Tape,
+  x: Variable,
+  weight: Parameter,
+  bias: Parameter,
+  eps: number,
+): Variable {
   const { step } = tape;
   const { y, mean, rstd } = layerNormOp(step, x.value, weight.value, bias.value, eps);
   return tape.result(y, [x, Tape.TRAINABLE], [mean, rstd], (dy) => {

@@ -44,7 +44,10 @@ export function itemCrossEntropy(
       const dItems = table.grad.rows(0, side.items.shape[0]);
       into = { dItems, dBias: bias?.grad ?? null, accumulate: true };
     }
-    tape.give(h, crossEntropyGradient(step, h.value, side.items, target, lse, dLosses, scale, side.bias, into));
+    tape.give(
+      h,
+      crossEntropyGradient(step, h.value, side.items, target, lse, dLosses, scale, side.bias, into),
+    );
   });
   return total;
 }

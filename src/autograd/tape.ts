@@ -25,7 +25,8 @@ export interface TapeOptions {
  * arena as soon as no later backward pass can need them.
  */
 export class Tape {
-  private readonly nodes: { outputs: readonly Variable[]; saved: readonly Tensor[]; backward: () => void }[] = [];
+  private readonly nodes: { outputs: readonly Variable[]; saved: readonly Tensor[]; backward: () => void }[] =
+    [];
   /** Gradient tensors that several variables share: how many still hold each, by buffer. */
   private readonly holders = new Map<number, number>();
   private sites = 0;

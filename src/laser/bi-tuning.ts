@@ -28,7 +28,8 @@ export function encodeTexts(
   suffix: Parameter,
 ): Variable {
   const { step } = tape;
-  const prefixLength = prefix.kind === "own" ? prefix.length : prefix.kind === "shared" ? prefix.parameter.shape[0] : 0;
+  const prefixLength =
+    prefix.kind === "own" ? prefix.length : prefix.kind === "shared" ? prefix.parameter.shape[0] : 0;
   const [outputs, width] = suffix.shape;
   const batch = promptBatch(step, texts, {
     prefix: prefixLength,
@@ -46,7 +47,12 @@ export function encodeTexts(
     const sumInto = (rows: typeof batch.outputRows, parameter: Parameter) => {
       const picked = gatherRows(step, dx, rows);
       const each = parameter.size;
-      columnSum(step, picked.reshape([picked.size / each, each]), parameter.grad.reshape([each]), !parameter.fresh);
+      columnSum(
+        step,
+        picked.reshape([picked.size / each, each]),
+        parameter.grad.reshape([each]),
+        !parameter.fresh,
+      );
       parameter.fresh = false;
       step.free(picked);
     };
@@ -58,7 +64,10 @@ export function encodeTexts(
   if (outputs === 1) return states;
   // The mean over the suffix tokens: an aggregation with equal gates.
   const shape = { batch: texts.length, active: outputs, rows: 1, width };
-  const gate = step.upload(new Float32Array(texts.length * outputs).fill(1 / outputs), [texts.length, outputs]);
+  const gate = step.upload(new Float32Array(texts.length * outputs).fill(1 / outputs), [
+    texts.length,
+    outputs,
+  ]);
   return tape.result(aggregate(step, states.value, gate, shape), [states], [], (dh) => {
     const { dq, dGates } = aggregateGradient(step, dh, states.value, gate, shape);
     step.free(dGates);

@@ -7,6 +7,7 @@
 import { dropout, linear } from "../autograd/functions.ts";
 import type { Parameter, Parameters } from "../autograd/parameters.ts";
 import { Tape, type Variable } from "../autograd/tape.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import { CrossAttention, SelfAttention } from "../nn/attention.ts";
 import { FeedForward } from "../nn/feed-forward.ts";
 import { LayerNorm } from "../nn/layer-norm.ts";
@@ -16,7 +17,6 @@ import { owners } from "../ops/cross-attention.ts";
 import { selectExperts, selectExpertsGradient } from "../ops/experts.ts";
 import { type Packed, packed } from "../ops/packed.ts";
 import { type GateMode, gates, loadBalancing, type Routing, router, routerGradient } from "../ops/router.ts";
-import type { Tensor } from "../gpu/tensor.ts";
 
 export interface MFormerSizes {
   /** Width of the collaborative embeddings. */
@@ -68,7 +68,13 @@ class Block {
     this.feedForward = new FeedForward(parameters, name, width, rate);
   }
 
-  forward(tape: Tape, x: Variable, memory: Variable, sequences: Packed, owner: ReturnType<typeof owners>): Variable {
+  forward(
+    tape: Tape,
+    x: Variable,
+    memory: Variable,
+    sequences: Packed,
+    owner: ReturnType<typeof owners>,
+  ): Variable {
     let hidden = this.selfAttention.forward(tape, x, sequences);
     if (this.crossAttention) {
       hidden = this.crossAttention.forward(tape, hidden, memory, owner, sequences.longest);
@@ -92,7 +98,11 @@ export class MFormer {
   ) {
     const { experts, queryTokens, width, collaborativeWidth, hiddenSize } = sizes;
     this.experts = parameters.declare(`${name}.experts`, [experts, queryTokens, width], WEIGHT_INITIAL);
-    this.routerWeight = parameters.declare(`${name}.router.weight`, [experts, collaborativeWidth], WEIGHT_INITIAL);
+    this.routerWeight = parameters.declare(
+      `${name}.router.weight`,
+      [experts, collaborativeWidth],
+      WEIGHT_INITIAL,
+    );
     this.projectIn = new Linear(parameters, `${name}.proj_in`, collaborativeWidth, width);
     this.projectOut = new Linear(parameters, `${name}.proj_out`, width, hiddenSize);
     this.norm = new LayerNorm(parameters, `${name}.norm`, width);

@@ -66,7 +66,8 @@ export class Llama {
 
   /**
    * Hidden states at the output rows after the final norm: [B * outputs, d]. prefix [B * L, d] or [L, d] (shared),
-   * suffix [s, d]. With `keep`, also what backward needs; otherwise everything else is freed on the way.
+   * suffix [s, d]. With `keep`, also what backward needs; otherwise everything else is freed on the way. After the
+   * last layer's attention only the output rows go on: nothing reads the others.
    */
   forward(
     step: Step,
@@ -77,18 +78,17 @@ export class Llama {
   ): { hidden: Tensor; saved: LlamaSaved | null } {
     let x = embedPrompt(step, this.weights.embedding, batch.source, prefix, suffix);
     const inputs: Tensor[] = [];
-    for (const layer of this.weights.layers) {
-      const { output, kept } = this.layerForward(step, layer, x, batch.sequences);
+    this.weights.layers.forEach((layer, i) => {
+      const rows = i === this.weights.layers.length - 1 ? batch.outputRows : null;
+      const { output, kept } = this.layerForward(step, layer, x, batch.sequences, rows);
       for (const tensor of kept) step.free(tensor);
       if (keep) inputs.push(x);
       else step.free(x);
       x = output;
-    }
-    const last = gatherRows(step, x, batch.outputRows);
+    });
+    const { y: hidden, rstd } = rmsNorm(step, x, this.weights.finalNorm, this.config.normEpsilon);
+    if (keep) return { hidden, saved: { batch, inputs, last: x, lastRstd: rstd } };
     step.free(x);
-    const { y: hidden, rstd } = rmsNorm(step, last, this.weights.finalNorm, this.config.normEpsilon);
-    if (keep) return { hidden, saved: { batch, inputs, last, lastRstd: rstd } };
-    step.free(last);
     step.free(rstd);
     return { hidden, saved: null };
   }
@@ -97,29 +97,35 @@ export class Llama {
   hiddenStates(step: Step, batch: PromptBatch, prefix: Tensor | null, suffix: Tensor | null): Tensor {
     let x = embedPrompt(step, this.weights.embedding, batch.source, prefix, suffix);
     for (const layer of this.weights.layers) {
-      const { output, kept } = this.layerForward(step, layer, x, batch.sequences);
+      const { output, kept } = this.layerForward(step, layer, x, batch.sequences, null);
       for (const tensor of [x, ...kept]) step.free(tensor);
       x = output;
     }
     return rmsNorm(step, x, this.weights.finalNorm, this.config.normEpsilon).y;
   }
 
-  /** x + attention(norm(x)), then + mlp(norm(.)): pre-norm residuals. `kept` holds every intermediate but the output. */
-  private layerForward(step: Step, layer: LlamaLayer, x: Tensor, sequences: Packed) {
+  /**
+   * x + attention(norm(x)), then + mlp(norm(.)): pre-norm residuals. x [T, d]; the output has the rows `rows` of it,
+   * or all. `kept` holds every intermediate that backward uses.
+   */
+  private layerForward(step: Step, layer: LlamaLayer, x: Tensor, sequences: Packed, rows: Tensor | null) {
     const eps = this.config.normEpsilon;
     const n1 = rmsNorm(step, x, layer.inputNorm, eps);
     const qkv = linear(step, n1.y, layer.qkv);
     step.free(n1.y);
     this.rotate(step, qkv, sequences, false);
     const attended = selfAttention(step, this.columns(qkv), sequences, this.attentionShape());
-    const middle = linear(step, attended.o, layer.output, null, { residual: x });
+    const heads = rows ? gatherRows(step, attended.o, rows) : attended.o;
+    const residual = rows ? gatherRows(step, x, rows) : x;
+    const middle = linear(step, heads, layer.output, null, { residual });
+    if (rows) for (const tensor of [heads, residual]) step.free(tensor);
     const n2 = rmsNorm(step, middle, layer.postAttentionNorm, eps);
     const gateUp = linear(step, n2.y, layer.gateUp);
     step.free(n2.y);
     const activated = swiglu(step, gateUp);
     const output = linear(step, activated, layer.down, null, { residual: middle });
     step.free(activated);
-    const kept = [n1.rstd, qkv, attended.o, attended.lse, middle, n2.rstd, gateUp] as const;
+    const kept = [n1.rstd, qkv, attended.o, attended.lse, middle, n2.rstd, gateUp];
     return { output, kept, rstd1: n1.rstd, qkv, attended, middle, rstd2: n2.rstd, gateUp };
   }
 
@@ -129,11 +135,11 @@ export class Llama {
    */
   backward(step: Step, saved: LlamaSaved, dHidden: Tensor): Tensor {
     const { batch, inputs, last, lastRstd } = saved;
-    const dLast = rmsNormGradient(step, dHidden, last, this.weights.finalNorm, lastRstd, null);
-    let dx = scatterRows(step, dLast, batch.outputRows, batch.sequences.total);
-    for (const tensor of [dLast, last, lastRstd]) step.free(tensor);
+    let dx = rmsNormGradient(step, dHidden, last, this.weights.finalNorm, lastRstd, null);
+    for (const tensor of [last, lastRstd]) step.free(tensor);
     for (let i = this.weights.layers.length - 1; i >= 0; i--) {
-      const below = this.layerBackward(step, this.weights.layers[i], inputs[i], dx, batch.sequences);
+      const rows = i === this.weights.layers.length - 1 ? batch.outputRows : null;
+      const below = this.layerBackward(step, this.weights.layers[i], inputs[i], dx, batch.sequences, rows);
       step.free(dx);
       step.free(inputs[i]);
       dx = below;
@@ -141,26 +147,44 @@ export class Llama {
     return dx;
   }
 
-  private layerBackward(step: Step, layer: LlamaLayer, x: Tensor, dOutput: Tensor, sequences: Packed): Tensor {
-    const forward = this.layerForward(step, layer, x, sequences);
+  private layerBackward(
+    step: Step,
+    layer: LlamaLayer,
+    x: Tensor,
+    dOutput: Tensor,
+    sequences: Packed,
+    rows: Tensor | null,
+  ): Tensor {
+    const forward = this.layerForward(step, layer, x, sequences, rows);
     step.free(forward.output);
+    const { middle, rstd2, attended, qkv, rstd1, gateUp } = forward;
     const dActivated = linearInputGradient(step, dOutput, layer.down);
-    const dGateUp = swigluGradient(step, dActivated, forward.gateUp);
+    const dGateUp = swigluGradient(step, dActivated, gateUp);
     step.free(dActivated);
     const dn2 = linearInputGradient(step, dGateUp, layer.gateUp);
     step.free(dGateUp);
-    const { middle, rstd2, attended, qkv, rstd1 } = forward;
-    const dMiddle = rmsNormGradient(step, dn2, middle, layer.postAttentionNorm, rstd2, null, dOutput);
+    let dMiddle = rmsNormGradient(step, dn2, middle, layer.postAttentionNorm, rstd2, null, dOutput);
     step.free(dn2);
-    const dAttended = linearInputGradient(step, dMiddle, layer.output);
+    let dHeads = linearInputGradient(step, dMiddle, layer.output);
+    if (rows) {
+      // Rows that nothing read have no gradient.
+      const spread = (tensor: Tensor) => {
+        const all = scatterRows(step, tensor, rows, sequences.total);
+        step.free(tensor);
+        return all;
+      };
+      dHeads = spread(dHeads);
+      dMiddle = spread(dMiddle);
+    }
     const dqkv = step.tensor(qkv.shape);
+    const shape = this.attentionShape();
     const into = this.columns(dqkv);
-    selfAttentionGradient(step, dAttended, attended, this.columns(qkv), sequences, this.attentionShape(), {
+    selfAttentionGradient(step, dHeads, attended, this.columns(qkv), sequences, shape, {
       dq: into.q,
       dk: into.k,
       dv: into.v,
     });
-    step.free(dAttended);
+    step.free(dHeads);
     this.rotate(step, dqkv, sequences, true);
     const dn1 = linearInputGradient(step, dqkv, layer.qkv);
     step.free(dqkv);

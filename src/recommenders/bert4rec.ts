@@ -2,7 +2,7 @@
  * BERT4Rec (Sun et al., 2019): a bidirectional transformer over item ids, trained to fill masked positions. Its last
  * hidden states are the collaborative embeddings C that the M-Former reads.
  */
-import { dropout, embedding, add, gatherRows, gelu } from "../autograd/functions.ts";
+import { add, dropout, embedding, gatherRows, gelu } from "../autograd/functions.ts";
 import { type ItemSide, itemCrossEntropy } from "../autograd/loss.ts";
 import { type Parameter, Parameters } from "../autograd/parameters.ts";
 import { Tape, type Variable } from "../autograd/tape.ts";
@@ -54,7 +54,12 @@ export class Bert4Rec implements Recommender {
     this.positions = p.declare("positions.weight", [maxLength, width], WEIGHT_INITIAL);
     this.norm = new LayerNorm(p, "norm", width);
     this.blocks = Array.from({ length: sizes.blocks }, (_, z) => ({
-      attention: new SelfAttention(p, `blocks.${z}.self_attn`, { width, heads, dropout: rate, causal: false }),
+      attention: new SelfAttention(p, `blocks.${z}.self_attn`, {
+        width,
+        heads,
+        dropout: rate,
+        causal: false,
+      }),
       feedForward: new FeedForward(p, `blocks.${z}`, width, rate),
     }));
     this.head = new Linear(p, "head", width, width);
@@ -125,7 +130,10 @@ export class Bert4Rec implements Recommender {
     return loss;
   }
 
-  private pack(step: Step, histories: readonly ArrayLike<number>[]): { ids: Uint32Array<ArrayBuffer>; sequences: Packed } {
+  private pack(
+    step: Step,
+    histories: readonly ArrayLike<number>[],
+  ): { ids: Uint32Array<ArrayBuffer>; sequences: Packed } {
     const lengths = histories.map((history) => {
       if (history.length < 1 || history.length > this.sizes.maxLength) {
         throw new Error(`a history of ${history.length} items; expected 1 to ${this.sizes.maxLength}`);

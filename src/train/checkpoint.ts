@@ -103,7 +103,8 @@ async function readFlat(
 ): Promise<Flat> {
   const found = new Map<string, { shape: readonly number[]; data: Float32Array }>();
   for (const [name, { shape }] of file.tensors) {
-    if (name.startsWith(prefix)) found.set(name.slice(prefix.length), { shape, data: await file.float32(name) });
+    if (name.startsWith(prefix))
+      found.set(name.slice(prefix.length), { shape, data: await file.float32(name) });
   }
   return parameters.join((name) => found.get(name), `${file.path} (${prefix}*)`);
 }
@@ -123,13 +124,15 @@ export async function loadCheckpoint(
   const file = await openSafetensors(path);
   try {
     const text = file.metadata.get("position");
-    if (!text) throw new UserError(`${path}: metadata "position" is missing; this is not a checkpoint of a run`);
+    if (!text)
+      throw new UserError(`${path}: metadata "position" is missing; this is not a checkpoint of a run`);
     const position = JSON.parse(text) as Position;
     gpu.write(parameters.values, await readFlat(file, parameters, "p."));
     gpu.write(adam.m, await readFlat(file, parameters, "adam.m."));
     gpu.write(adam.v, await readFlat(file, parameters, "adam.v."));
     adam.updates = position.adamUpdates;
-    const optional = async (name: string) => (file.tensors.has(name) ? ((await file.float32(name)) as Flat) : null);
+    const optional = async (name: string) =>
+      file.tensors.has(name) ? ((await file.float32(name)) as Flat) : null;
     const items = await optional("E");
     const itemEncoder = items ? await readFlat(file, parameters, "item_encoder.") : null;
     const bestItems = await optional("best.E");
@@ -171,7 +174,9 @@ export async function saveArtifact(
 export async function loadArtifact(folder: string, parameters: Parameters): Promise<Artifact> {
   const path = join(folder, MODEL);
   if (!existsSync(path)) {
-    throw new UserError(`${path} is missing: the run has not finished its first epoch; train it, or resume it with --resume`);
+    throw new UserError(
+      `${path} is missing: the run has not finished its first epoch; train it, or resume it with --resume`,
+    );
   }
   const file = await openSafetensors(path);
   try {

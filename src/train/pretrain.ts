@@ -69,7 +69,12 @@ function cloze(random: Random, items: Uint32Array, settings: PretrainSettings): 
 }
 
 /** The batches of one epoch: a function of (seed, epoch) alone. */
-function* epochBatches(sequences: readonly Uint32Array[], mask: number, settings: PretrainSettings, epoch: number) {
+function* epochBatches(
+  sequences: readonly Uint32Array[],
+  mask: number,
+  settings: PretrainSettings,
+  epoch: number,
+) {
   const random = new Random(settings.seed, "cloze", epoch);
   const order = random.permutation(sequences.length);
   for (let from = 0; from < order.length; from += settings.batchSize) {
@@ -144,11 +149,14 @@ export async function loadRecommender(
   const file = await openSafetensors(path);
   try {
     if (file.metadata.get("data") !== dataset.hash) {
-      throw new UserError(`${path}: it was trained on other data; remove the folder and run laser pretrain again`);
+      throw new UserError(
+        `${path}: it was trained on other data; remove the folder and run laser pretrain again`,
+      );
     }
     const model = buildRecommender(gpu, dataset, settings);
     const tensors = new Map<string, { shape: readonly number[]; data: Float32Array }>();
-    for (const [name, { shape }] of file.tensors) tensors.set(name, { shape, data: await file.float32(name) });
+    for (const [name, { shape }] of file.tensors)
+      tensors.set(name, { shape, data: await file.float32(name) });
     gpu.write(
       model.parameters.values,
       model.parameters.join((name) => tensors.get(name), path),
@@ -183,7 +191,7 @@ export async function pretrain(
   const cases = dataset.sequences.map(validationCase).filter((row) => row !== null);
   const { position } = state;
   const done = () => position.epoch >= settings.epochs || position.sinceBest >= settings.patience;
-  progress.begin("pretraining BERT4Rec", settings.epochs, "epochs");
+  progress.begin("pretraining BERT4Rec", settings.epochs, "epochs", position.epoch);
   while (!done() && !signal?.aborted) {
     const loss = await epochOf(gpu, model, adam, sequences, settings, position);
     position.epoch++;
@@ -246,7 +254,8 @@ async function epochOf(
     position.updates++;
   }
   await pending;
-  if (!Number.isFinite(sum)) throw new Error(`pretraining diverged in epoch ${position.epoch + 1}; lower the learning rate`);
+  if (!Number.isFinite(sum))
+    throw new Error(`pretraining diverged in epoch ${position.epoch + 1}; lower the learning rate`);
   return sum / count;
 }
 

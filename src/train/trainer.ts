@@ -11,10 +11,18 @@ import type { Gpu } from "../gpu/device.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Laser, LossSettings } from "../laser/laser.ts";
 import type { Texts } from "../laser/text.ts";
-import { type Artifact, type Flat, loadCheckpoint, type Position, type RunState, saveArtifact, saveCheckpoint } from "./checkpoint.ts";
+import {
+  type Artifact,
+  type Flat,
+  loadCheckpoint,
+  type Position,
+  type RunState,
+  saveArtifact,
+  saveCheckpoint,
+} from "./checkpoint.ts";
 import type { Config } from "./config.ts";
 import { encodeAll } from "./encode.ts";
-import { epochExamples, type Example } from "./examples.ts";
+import { type Example, epochExamples } from "./examples.ts";
 import { MetricsLog } from "./metrics-log.ts";
 import type { Progress } from "./progress.ts";
 import { learningRate } from "./schedule.ts";
@@ -77,7 +85,11 @@ class Trainer {
     this.adam = new Adam(gpu, laser.parameters, { ...ADAM, beta1, beta2, weightDecay: decay, clip });
     this.items = gpu.parameter([dataset.items.length, laser.backbone.hiddenSize]);
     this.users = userSubset(dataset, config.users, config.seed);
-    this.loss = { temperature: config.temperature, lambda: config.lambda, loadBalancing: config.loadBalancing };
+    this.loss = {
+      temperature: config.temperature,
+      lambda: config.lambda,
+      loadBalancing: config.loadBalancing,
+    };
   }
 
   async close(): Promise<void> {
@@ -101,7 +113,11 @@ class Trainer {
       while (position.epoch < config.phase1Epochs && position.sinceBest < config.patience) await this.epoch();
       await this.beginPhase2();
     }
-    while (!position.finished && position.epoch < config.phase2Epochs && position.sinceBest < config.patience) {
+    while (
+      !position.finished &&
+      position.epoch < config.phase2Epochs &&
+      position.sinceBest < config.patience
+    ) {
       await this.epoch();
     }
     position.finished = true;
@@ -130,7 +146,14 @@ class Trainer {
     gpu.write(this.adam.v, new Float32Array(laser.parameters.flatSize));
     this.adam.updates = 0;
     const { position } = this.state;
-    Object.assign(position, { phase: 2, epoch: 0, updateInEpoch: 0, updateInPhase: 0, adamUpdates: 0, sinceBest: 0 });
+    Object.assign(position, {
+      phase: 2,
+      epoch: 0,
+      updateInEpoch: 0,
+      updateInPhase: 0,
+      adamUpdates: 0,
+      sinceBest: 0,
+    });
     await this.checkpoint();
   }
 
@@ -153,12 +176,15 @@ class Trainer {
     const { phase, epoch } = position;
     // A checkpoint at the very start of an epoch of phase 1 is taken before the encoding.
     if (phase === 1 && position.updateInEpoch === 0) await this.encodeItems();
-    const sequences = [...this.users].map((user) => ({ user, items: trainingSequence(dataset.sequences[user]) }));
+    const sequences = [...this.users].map((user) => ({
+      user,
+      items: trainingSequence(dataset.sequences[user]),
+    }));
     const examples = epochExamples(sequences, config.examples, { seed: config.seed, phase, epoch });
     const perUpdate = config.batchSize * config.accumulate;
     const updates = Math.ceil(examples.length / perUpdate);
     const most = phase === 1 ? config.phase1Epochs : config.phase2Epochs;
-    progress.begin(`phase ${phase} epoch ${epoch + 1}/${most}`, updates, "updates");
+    progress.begin(`phase ${phase} epoch ${epoch + 1}/${most}`, updates, "updates", position.updateInEpoch);
     let sum = 0;
     let seen = 0;
     while (position.updateInEpoch < updates) {
@@ -170,7 +196,8 @@ class Trainer {
       progress.update(position.updateInEpoch, `loss ${(sum / seen).toFixed(4)}`);
       const atEnd = position.updateInEpoch === updates;
       const interrupted = this.options.signal?.aborted ?? false;
-      if (interrupted || (!atEnd && position.updateInEpoch % config.checkpointSteps === 0)) await this.checkpoint();
+      if (interrupted || (!atEnd && position.updateInEpoch % config.checkpointSteps === 0))
+        await this.checkpoint();
       if (interrupted) throw new Interrupted(`stopped after update ${position.update}`);
     }
     progress.end();
@@ -233,9 +260,10 @@ class Trainer {
       await step.submit();
       iic += (await iicRead)[0] / examples.length;
       if (balanceRead) balance += (await balanceRead)[0] * weight;
-      if (useRead) (await useRead).forEach((count, i) => {
-        use[i % config.experts] += count;
-      });
+      if (useRead)
+        (await useRead).forEach((count, i) => {
+          use[i % config.experts] += count;
+        });
       if (normRead) squaredNorm = (await normRead)[0];
     }
     if (!Number.isFinite(iic) || !Number.isFinite(squaredNorm)) {
