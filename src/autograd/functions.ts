@@ -23,6 +23,7 @@ import {
 import type { Packed } from "../ops/packed.ts";
 import { columnSum } from "../ops/reduce.ts";
 import { type RopeOptions, rope } from "../ops/rope.ts";
+import { whole } from "../ops/strided.ts";
 import type { Parameter } from "./parameters.ts";
 import { Tape, type Variable } from "./tape.ts";
 
@@ -136,43 +137,40 @@ export function selfAttention(tape: Tape, qkv: Variable, sequences: Packed, shap
   };
   rotate(qkv.value, false);
   const { o, lse } = attentionOp(step, columns(qkv.value), sequences, shape);
-  const output = tape.result(o, [qkv], [lse], (dO) => {
+  return tape.result(o, [qkv], [lse], (dO) => {
     const dqkv = step.tensor([sequences.total, stride]);
-    const saved = { o, lse };
-    selfAttentionGradient(step, dO, saved, columns(qkv.value), sequences, shape, {
-      dq: columns(dqkv).q,
-      dk: columns(dqkv).k,
-      dv: columns(dqkv).v,
-    });
+    const { q, k, v } = columns(dqkv);
+    const into = { dq: q, dk: k, dv: v };
+    selfAttentionGradient(step, dO, o, lse, columns(qkv.value), sequences, shape, into);
     rotate(dqkv, true);
     tape.give(qkv, dqkv);
   });
-  return output;
 }
 
 /**
  * Cross-attention over ragged keys. q [S L, H h] are S query sequences of L rows; kv [sum N, 2 H h] holds key | value
- * rows of every user; `owners` says whose keys each query sequence reads. Returns [S L, H h].
+ * rows of every user; `keys` says whose keys each query sequence reads. Returns [S L, H h].
  */
 export function crossAttention(
   tape: Tape,
   q: Variable,
   kv: Variable,
-  owners: Owners,
+  keys: RaggedKeys,
   shape: { readonly heads: number; readonly headSize: number; readonly queryLength: number },
 ): Variable {
   const { step } = tape;
   const width = shape.heads * shape.headSize;
-  const columns = (tensor: Tensor) => ({
-    k: { tensor, offset: 0, stride: 2 * width },
-    v: { tensor, offset: width, stride: 2 * width },
+  const columns = (queries: Tensor, memory: Tensor) => ({
+    q: whole(queries),
+    k: { tensor: memory, offset: 0, stride: 2 * width },
+    v: { tensor: memory, offset: width, stride: 2 * width },
   });
-  const { k, v } = columns(kv.value);
-  const { o, lse } = crossAttentionOp(step, q.value, k, v, owners, shape);
+  const inputs = columns(q.value, kv.value);
+  const { o, lse } = crossAttentionOp(step, inputs, keys, shape);
   return tape.result(o, [q, kv], [lse], (dO) => {
-    const dkv = step.tensor(kv.value.shape);
-    const into = { dk: columns(dkv).k, dv: columns(dkv).v };
-    const { dq } = crossAttentionGradient(step, dO, { o, lse }, q.value, k, v, owners, shape, into);
+    const [dq, dkv] = [step.tensor(q.value.shape), step.tensor(kv.value.shape)];
+    const into = columns(dq, dkv);
+    crossAttentionGradient(step, dO, o, lse, inputs, keys, shape, { dq: into.q, dk: into.k, dv: into.v });
     tape.give(q, dq);
     tape.give(kv, dkv);
   });

@@ -13,7 +13,7 @@ import { FeedForward } from "../nn/feed-forward.ts";
 import { LayerNorm } from "../nn/layer-norm.ts";
 import { Linear, WEIGHT_INITIAL } from "../nn/linear.ts";
 import { aggregate, aggregateGradient } from "../ops/aggregate.ts";
-import { owners } from "../ops/cross-attention.ts";
+import type { RaggedKeys } from "../ops/cross-attention.ts";
 import { selectExperts, selectExpertsGradient } from "../ops/experts.ts";
 import { type Packed, packed } from "../ops/packed.ts";
 import { type GateMode, gates, loadBalancing, type Routing, router, routerGradient } from "../ops/router.ts";
@@ -68,16 +68,10 @@ class Block {
     this.feedForward = new FeedForward(parameters, name, width, rate);
   }
 
-  forward(
-    tape: Tape,
-    x: Variable,
-    memory: Variable,
-    sequences: Packed,
-    owner: ReturnType<typeof owners>,
-  ): Variable {
+  forward(tape: Tape, x: Variable, memory: Variable, sequences: Packed, keys: RaggedKeys): Variable {
     let hidden = this.selfAttention.forward(tape, x, sequences);
     if (this.crossAttention) {
-      hidden = this.crossAttention.forward(tape, hidden, memory, owner, sequences.longest);
+      hidden = this.crossAttention.forward(tape, hidden, memory, keys, sequences.longest);
     }
     return this.feedForward.forward(tape, hidden);
   }
@@ -140,14 +134,13 @@ export class MFormer {
       selectExpertsGradient(step, dq, top, this.experts.grad, accumulate);
     });
     const sequences = packed(step, new Array<number>(count).fill(queryTokens));
-    const owner = owners(
-      step,
-      Array.from({ length: count }, (_, s) => Math.floor(s / activeExperts)),
-      users,
-    );
+    const keys = {
+      keyLengths: users.lengths,
+      owner: Array.from({ length: count }, (_, s) => Math.floor(s / activeExperts)),
+    };
     const memory = this.projectIn.forward(tape, tape.constant(collaborative));
     let hidden = dropout(tape, this.norm.forward(tape, queries), this.sizes.dropout);
-    for (const block of this.blocks) hidden = block.forward(tape, hidden, memory, sequences, owner);
+    for (const block of this.blocks) hidden = block.forward(tape, hidden, memory, sequences, keys);
 
     // prefix = (sum over active j of g_j Q'_j) W_out + b.
     const shape = { batch: users.lengths.length, active: activeExperts, rows: queryTokens, width };

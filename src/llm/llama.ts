@@ -179,7 +179,8 @@ export class Llama {
     const dqkv = step.tensor(qkv.shape);
     const shape = this.attentionShape();
     const into = this.columns(dqkv);
-    selfAttentionGradient(step, dHeads, attended, this.columns(qkv), sequences, shape, {
+    const { o, lse } = attended;
+    selfAttentionGradient(step, dHeads, o, lse, this.columns(qkv), sequences, shape, {
       dq: into.q,
       dk: into.k,
       dv: into.v,

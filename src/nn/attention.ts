@@ -1,7 +1,7 @@
 import { add, crossAttention, dropout, selfAttention } from "../autograd/functions.ts";
 import type { Parameters } from "../autograd/parameters.ts";
 import type { Tape, Variable } from "../autograd/tape.ts";
-import type { Owners } from "../ops/cross-attention.ts";
+import type { RaggedKeys } from "../ops/cross-attention.ts";
 import type { Packed } from "../ops/packed.ts";
 import { LayerNorm } from "./layer-norm.ts";
 import { Linear, StackedLinear } from "./linear.ts";
@@ -65,11 +65,11 @@ export class CrossAttention {
   }
 
   /** x [S * queryLength, width]; memory = C' [sum N, width]; returns x's shape. */
-  forward(tape: Tape, x: Variable, memory: Variable, owners: Owners, queryLength: number): Variable {
+  forward(tape: Tape, x: Variable, memory: Variable, keys: RaggedKeys, queryLength: number): Variable {
     const { width, heads } = this.sizes;
     const shape = { heads, headSize: width / heads, queryLength };
     const q = this.query.forward(tape, x);
-    const attended = crossAttention(tape, q, this.keyValue.forward(tape, memory), owners, shape);
+    const attended = crossAttention(tape, q, this.keyValue.forward(tape, memory), keys, shape);
     const dense = dropout(tape, this.output.forward(tape, attended), this.sizes.dropout);
     return this.norm.forward(tape, add(tape, dense, x));
   }
