@@ -1,7 +1,7 @@
 // add: y[i] = a[i] + b[i]
 // Shapes: a, b, y [count].
 // Who calls it: ops/elementwise.ts, add.
-// Tiling: one lane an element.
+// Tiling: a lane takes four elements, 256 apart, so that neighbouring lanes touch neighbouring elements.
 requires immediate_address_space;
 
 struct Params { count: u32 }
@@ -14,6 +14,7 @@ var<immediate> params: Params;
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
         @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * grid.x + group.x) * 256u + lane;
-  if (i < params.count) { y[i] = a[i] + b[i]; }
+  let first = (group.y * grid.x + group.x) * 1024u + lane;
+  let end = min(first + 1024u, params.count);
+  for (var i = first; i < end; i += 256u) { y[i] = a[i] + b[i]; }
 }

@@ -1,17 +1,19 @@
 // embed: y[t] = a row of one of three tables, named by source[t]: its two top bits say which table (0 token embeddings,
 // 1 prefix, 2 suffix), the other 30 which row.
-// Shapes: table [V, D], f32 or packed f16 (F16), of which the rows first ... end - 1 are bound; prefix [prefix_rows, D];
-// suffix [suffix_rows, D]; source u32 [T]; y [T, D]. T = rows, D = width.
+// Shapes: table [V, D], f32 or packed f16 (F16), of which the rows first_row ... end_row - 1 are bound;
+// prefix [prefix_rows, D]; suffix [suffix_rows, D]; source u32 [T]; y [T, D]. T = rows, D = width.
 // Who calls it: ops/embedding.ts, embed and embedPrompt. A table past the binding limit is taken in windows of rows: each
 // dispatch writes the rows whose token lies in its window, the first one also those of prefix and suffix.
 // A row that no table has becomes `missing` (NaN), so that a wrong id is seen in the first loss.
-// Tiling: one lane an element; rows on the grid's x and y, columns (64 a workgroup) on z.
+// Tiling: `lanes` lanes share a row and 64 / lanes rows a workgroup, so that narrow rows leave no lane idle; rows lie on
+// the grid's x and y, ranges of `span` columns on its z.
 requires immediate_address_space;
 
 override F16: bool = false;
 
 struct Params {
-  rows: u32, width: u32, first: u32, end: u32, vocabulary: u32, prefix_rows: u32, suffix_rows: u32, missing: f32
+  rows: u32, width: u32, first_row: u32, end_row: u32, vocabulary: u32, prefix_rows: u32, suffix_rows: u32,
+  missing: f32, lanes: u32, span: u32
 }
 
 var<immediate> params: Params;
@@ -31,22 +33,28 @@ fn table_value(i: u32) -> f32 {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
-        @builtin(local_invocation_index) lane: u32) {
-  let t = group.y * grid.x + group.x;
-  let column = group.z * 64u + lane;
-  if (t >= params.rows || column >= params.width) { return; }
+        @builtin(local_invocation_index) index: u32) {
+  let t = (group.y * grid.x + group.x) * (64u / params.lanes) + index / params.lanes;
+  if (t >= params.rows) { return; }
+  let first = group.z * params.span + index % params.lanes;
+  let end = min((group.z + 1u) * params.span, params.width);
   let kind = source[t] >> 30u;
   let row = source[t] & 0x3fffffffu;
-  let at = t * params.width + column;
+  let start = row * params.width;
+  let at = t * params.width;
   if (kind == 0u && row < params.vocabulary) {
-    if (row >= params.first && row < params.end) {
-      y[at] = table_value((row - params.first) * params.width + column);
-    }
+    if (row < params.first_row || row >= params.end_row) { return; }
+    let base = start - params.first_row * params.width;
+    for (var column = first; column < end; column += params.lanes) { y[at + column] = table_value(base + column); }
     return;
   }
-  if (params.first > 0u) { return; }
-  var value = params.missing;
-  if (kind == 1u && row < params.prefix_rows) { value = prefix[row * params.width + column]; }
-  if (kind == 2u && row < params.suffix_rows) { value = suffix[row * params.width + column]; }
-  y[at] = value;
+  if (params.first_row > 0u) { return; }
+  let in_prefix = kind == 1u && row < params.prefix_rows;
+  let in_suffix = kind == 2u && row < params.suffix_rows;
+  for (var column = first; column < end; column += params.lanes) {
+    var value = params.missing;
+    if (in_prefix) { value = prefix[start + column]; }
+    if (in_suffix) { value = suffix[start + column]; }
+    y[at + column] = value;
+  }
 }

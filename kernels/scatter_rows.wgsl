@@ -1,10 +1,11 @@
 // scatter_rows: y[rows[i]] = x[i], whole rows; the other rows of y stay as they are.
 // Shapes: x [count, D], rows u32 [count], all different, y [*, D]. D = width.
 // Who calls it: ops/embedding.ts, scatterRows (the gradient of gatherRows), after zeroing y.
-// Tiling: one lane an element; rows on the grid's x and y, columns (64 a workgroup) on z.
+// Tiling: `lanes` lanes share a row and 64 / lanes rows a workgroup, so that narrow rows leave no lane idle; rows lie on
+// the grid's x and y, ranges of `span` columns on its z.
 requires immediate_address_space;
 
-struct Params { count: u32, width: u32 }
+struct Params { count: u32, width: u32, lanes: u32, span: u32 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -13,9 +14,11 @@ var<immediate> params: Params;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
-        @builtin(local_invocation_index) lane: u32) {
-  let i = group.y * grid.x + group.x;
-  let column = group.z * 64u + lane;
-  if (i >= params.count || column >= params.width) { return; }
-  y[rows[i] * params.width + column] = x[i * params.width + column];
+        @builtin(local_invocation_index) index: u32) {
+  let i = (group.y * grid.x + group.x) * (64u / params.lanes) + index / params.lanes;
+  if (i >= params.count) { return; }
+  let first = group.z * params.span + index % params.lanes;
+  let end = min((group.z + 1u) * params.span, params.width);
+  let start = rows[i] * params.width;
+  for (var column = first; column < end; column += params.lanes) { y[start + column] = x[i * params.width + column]; }
 }

@@ -2,8 +2,8 @@
 // when ACCUMULATE. Without ORDERED, order[i] = i; without TARGETED, target_row[s] = s.
 // Shapes: x [T, D]; starts u32 [S + 1]; order u32 [T]; target_row u32 [S], distinct; out [*, D]. S = segments, D = width.
 // Who calls it: ops/reduce.ts, segmentSum; ops/embedding.ts, embeddingGradient.
-// Tiling: a lane owns a column of one segment and walks over its rows, so that the 64 lanes of a workgroup read
-// neighbouring elements; no barrier, no atomics, a fixed order of the sums.
+// Tiling: as gather_rows: `lanes` lanes share a segment, 64 / lanes segments a workgroup, ranges of `span` columns on z. A
+// lane owns its columns and walks over the segment's rows for each: no barrier, no atomics, a fixed order of the sums.
 requires immediate_address_space;
 
 override ORDERED: bool = false;
@@ -11,7 +11,7 @@ override TARGETED: bool = false;
 override ACCUMULATE: bool = false;
 
 // The segments first_segment ... first_segment + segments - 1 are summed; out starts at the row first_row.
-struct Params { segments: u32, width: u32, first_segment: u32, first_row: u32 }
+struct Params { segments: u32, width: u32, first_segment: u32, first_row: u32, lanes: u32, span: u32 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -22,21 +22,25 @@ var<immediate> params: Params;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
-        @builtin(local_invocation_index) lane: u32) {
-  let index = group.y * grid.x + group.x;
-  let column = group.z * 64u + lane;
-  if (index >= params.segments || column >= params.width) { return; }
-  let segment = params.first_segment + index;
-  let end = starts[segment + 1u];
-  var sum = 0.0;
-  for (var i = starts[segment]; i < end; i++) {
-    var row = i;
-    if (ORDERED) { row = order[i]; }
-    sum += x[row * params.width + column];
+        @builtin(local_invocation_index) index: u32) {
+  let number = (group.y * grid.x + group.x) * (64u / params.lanes) + index / params.lanes;
+  if (number >= params.segments) { return; }
+  let segment = params.first_segment + number;
+  let start = starts[segment];
+  let stop = starts[segment + 1u];
+  var out_row = segment;
+  if (TARGETED) { out_row = target_row[segment]; }
+  let first = group.z * params.span + index % params.lanes;
+  let end = min((group.z + 1u) * params.span, params.width);
+  for (var column = first; column < end; column += params.lanes) {
+    var sum = 0.0;
+    for (var i = start; i < stop; i++) {
+      var row = i;
+      if (ORDERED) { row = order[i]; }
+      sum += x[row * params.width + column];
+    }
+    let at = (out_row - params.first_row) * params.width + column;
+    if (ACCUMULATE) { sum += out[at]; }
+    out[at] = sum;
   }
-  var row = segment;
-  if (TARGETED) { row = target_row[segment]; }
-  let at = (row - params.first_row) * params.width + column;
-  if (ACCUMULATE) { sum += out[at]; }
-  out[at] = sum;
 }

@@ -3,10 +3,11 @@
 //   d_gate_up[t, F + j] = dy[t, j] * gate * s                             (the gradient of up)
 // Shapes: dy [T, F]; gate_up, d_gate_up [T, 2 F]. T = rows, F = width.
 // Who calls it: ops/activation.ts, swigluGradient.
-// Tiling: as swiglu: one lane a pair of gate and up; rows on the grid's x and y, columns on z.
+// Tiling: `lanes` lanes share a row and 64 / lanes rows a workgroup, so that narrow rows leave no lane idle; rows lie on
+// the grid's x and y, ranges of `span` columns on its z.
 requires immediate_address_space;
 
-struct Params { rows: u32, width: u32 }
+struct Params { rows: u32, width: u32, lanes: u32, span: u32 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> dy: array<f32>;
@@ -15,15 +16,18 @@ var<immediate> params: Params;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
-        @builtin(local_invocation_index) lane: u32) {
-  let row = group.y * grid.x + group.x;
-  let column = group.z * 64u + lane;
-  if (row >= params.rows || column >= params.width) { return; }
-  let at = 2u * row * params.width + column;
-  let gate = gate_up[at];
-  let up = gate_up[at + params.width];
-  let gradient = dy[row * params.width + column];
-  let s = 1.0 / (1.0 + exp(min(-gate, 87.0)));
-  d_gate_up[at] = gradient * up * s * (1.0 + gate * (1.0 - s));
-  d_gate_up[at + params.width] = gradient * gate * s;
+        @builtin(local_invocation_index) index: u32) {
+  let row = (group.y * grid.x + group.x) * (64u / params.lanes) + index / params.lanes;
+  if (row >= params.rows) { return; }
+  let first = group.z * params.span + index % params.lanes;
+  let end = min((group.z + 1u) * params.span, params.width);
+  for (var column = first; column < end; column += params.lanes) {
+    let at = 2u * row * params.width + column;
+    let gate = gate_up[at];
+    let up = gate_up[at + params.width];
+    let gradient = dy[row * params.width + column];
+    let s = 1.0 / (1.0 + exp(min(-gate, 87.0)));
+    d_gate_up[at] = gradient * up * s * (1.0 + gate * (1.0 - s));
+    d_gate_up[at + params.width] = gradient * gate * s;
+  }
 }

@@ -1,8 +1,8 @@
-import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { elementGrid } from "./elementwise.ts";
+import { rowGrid } from "./row-grid.ts";
 
 /** Which GELU: "none" is x Phi(x) exactly (with erf), "tanh" the usual approximation (GPT-2). */
 export type GeluApproximation = "tanh" | "none";
@@ -35,12 +35,6 @@ export function geluGradient(step: Step, dy: Tensor, x: Tensor, approximate: Gel
   return dx;
 }
 
-/** Rows on the grid's x and y, columns (64 a workgroup) on z. */
-function rowGrid(rows: number, width: number): [number, number, number] {
-  const [x, y] = gridOf(rows);
-  return [x, y, Math.ceil(width / 64)];
-}
-
 /**
  * The gated activation of Llama (SwiGLU, Shazeer 2020): y[t, j] = silu(gateUp[t, j]) * gateUp[t, F + j]. gateUp
  * [T, 2 F] is the output of one fused product; returns [T, F].
@@ -48,11 +42,12 @@ function rowGrid(rows: number, width: number): [number, number, number] {
 export function swiglu(step: Step, gateUp: Tensor): Tensor {
   const [rows, both] = gateUp.shape;
   const width = both / 2;
+  const grid = rowGrid(rows, width);
   const y = step.tensor([rows, width]);
   step.run(kernels.swiglu, {
     bindings: { gate_up: gateUp, y },
-    params: { rows, width },
-    workgroups: rowGrid(rows, width),
+    params: { rows, width, ...grid.params },
+    workgroups: grid.workgroups,
     cost: { flops: 10 * y.size, bytes: 12 * y.size },
   });
   return y;
@@ -62,11 +57,12 @@ export function swiglu(step: Step, gateUp: Tensor): Tensor {
 export function swigluGradient(step: Step, dy: Tensor, gateUp: Tensor): Tensor {
   const [rows, both] = gateUp.shape;
   const width = both / 2;
+  const grid = rowGrid(rows, width);
   const dGateUp = step.tensor([rows, both]);
   step.run(kernels.swiglu_gradient, {
     bindings: { dy, gate_up: gateUp, d_gate_up: dGateUp },
-    params: { rows, width },
-    workgroups: rowGrid(rows, width),
+    params: { rows, width, ...grid.params },
+    workgroups: grid.workgroups,
     cost: { flops: 15 * dy.size, bytes: 20 * dy.size },
   });
   return dGateUp;

@@ -3,8 +3,8 @@ import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 
-/** The grid of a kernel with 256 lanes a workgroup and one lane an element. */
-export const elementGrid = (count: number) => gridOf(Math.ceil(count / 256));
+/** The grid of an elementwise kernel: 256 lanes a workgroup, four elements a lane. */
+export const elementGrid = (count: number) => gridOf(Math.ceil(count / 1024));
 
 function sameSize(what: string, a: Tensor, b: Tensor): void {
   if (a.size !== b.size) throw new Error(`${what} of [${a.shape}] and [${b.shape}]`);

@@ -1,18 +1,12 @@
-import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import { BYTES, type Tensor } from "../gpu/tensor.ts";
+import { rowGrid } from "./row-grid.ts";
 import { windowsOf } from "./windows.ts";
 
 /** The two top bits of a source word of `embedPrompt`: a row of the prefix, or of the suffix; without, a token id. */
 export const PREFIX_ROW = 0x40000000;
 export const SUFFIX_ROW = 0x80000000;
-
-/** Rows on the grid's x and y, columns (64 a workgroup) on z. */
-function rowGrid(rows: number, width: number): [number, number, number] {
-  const [x, y] = gridOf(rows);
-  return [x, y, Math.ceil(width / 64)];
-}
 
 /**
  * Rows of an embedding table: y[t] = table[ids[t]]. table [V, D] in f32 or f16 (of any size: past the binding limit it
@@ -36,6 +30,7 @@ export function embedPrompt(
 ): Tensor {
   const [vocabulary, width] = table.shape;
   const rows = source.size;
+  const grid = rowGrid(rows, width);
   const y = step.tensor([rows, width]);
   for (const { from, to, tensor } of windowsOf(table, step.maxBindingBytes)) {
     step.run(kernels.embed, {
@@ -43,15 +38,16 @@ export function embedPrompt(
       params: {
         rows,
         width,
-        first: from,
-        end: to,
+        first_row: from,
+        end_row: to,
         vocabulary,
         prefix_rows: prefix ? prefix.size / width : 0,
         suffix_rows: suffix ? suffix.size / width : 0,
         missing: Number.NaN,
+        ...grid.params,
       },
       overrides: { F16: table.dtype === "f16" },
-      workgroups: rowGrid(rows, width),
+      workgroups: grid.workgroups,
       cost: { bytes: (4 + BYTES[table.dtype]) * rows * width },
     });
   }
@@ -62,11 +58,12 @@ export function embedPrompt(
 export function gatherRows(step: Step, x: Tensor, rows: Tensor): Tensor {
   const [, width] = x.shape;
   const count = rows.size;
+  const grid = rowGrid(count, width);
   const y = step.tensor([count, width]);
   step.run(kernels.gather_rows, {
     bindings: { x, rows, y },
-    params: { count, width },
-    workgroups: rowGrid(count, width),
+    params: { count, width, ...grid.params },
+    workgroups: grid.workgroups,
     cost: { bytes: 8 * count * width },
   });
   return y;
@@ -79,12 +76,13 @@ export function gatherRows(step: Step, x: Tensor, rows: Tensor): Tensor {
 export function scatterRows(step: Step, dy: Tensor, rows: Tensor, total: number): Tensor {
   const [, width] = dy.shape;
   const count = rows.size;
+  const grid = rowGrid(count, width);
   const dx = step.tensor([total, width]);
   step.zero(dx);
   step.run(kernels.scatter_rows, {
     bindings: { x: dy, rows, y: dx },
-    params: { count, width },
-    workgroups: rowGrid(count, width),
+    params: { count, width, ...grid.params },
+    workgroups: grid.workgroups,
     cost: { bytes: 8 * count * width + 4 * total * width },
   });
   return dx;
@@ -140,11 +138,12 @@ export function embeddingGradient(
   }
   const [, width] = dTable.shape;
   const partial = step.tensor([segments, width]);
+  const grid = rowGrid(segments, width);
   step.run(kernels.segment_sum, {
     bindings: { x: dy, starts: startsTensor, order: orderTensor, target_row: startsTensor, out: partial },
-    params: { segments, width, first_segment: 0, first_row: 0 },
+    params: { segments, width, first_segment: 0, first_row: 0, ...grid.params },
     overrides: { ORDERED: true, TARGETED: false, ACCUMULATE: false },
-    workgroups: rowGrid(segments, width),
+    workgroups: grid.workgroups,
     cost: { flops: dy.size, bytes: 4 * dy.size },
   });
   toTable(step, partial, step.upload(Uint32Array.from(segmentsOf)), null, distinct, dTable, accumulate);
@@ -167,11 +166,12 @@ function toTable(
   for (const { from, to, tensor } of windowsOf(dTable, step.maxBindingBytes)) {
     const first = segment;
     while (segment < ids.length && ids[segment] < to) segment++;
+    const grid = rowGrid(segment - first, width);
     step.run(kernels.segment_sum, {
       bindings: { x, starts, order: order ?? starts, target_row: targets, out: tensor },
-      params: { segments: segment - first, width, first_segment: first, first_row: from },
+      params: { segments: segment - first, width, first_segment: first, first_row: from, ...grid.params },
       overrides: { ORDERED: order !== null, TARGETED: true, ACCUMULATE: accumulate },
-      workgroups: rowGrid(segment - first, width),
+      workgroups: grid.workgroups,
       cost: { flops: x.size, bytes: 4 * x.size },
     });
   }

@@ -1,7 +1,7 @@
-import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { rowGrid } from "./row-grid.ts";
 import { windowsOf } from "./windows.ts";
 
 /** Fewest rows that a block of a two-stage column sum takes, and the most blocks. */
@@ -107,12 +107,12 @@ export function segmentSum(step: Step, x: Tensor, starts: Tensor): Tensor {
   const [, width] = x.shape;
   const segments = starts.size - 1;
   const y = step.tensor([segments, width]);
-  const [gx, gy] = gridOf(segments);
+  const grid = rowGrid(segments, width);
   step.run(kernels.segment_sum, {
     bindings: { x, starts, order: starts, target_row: starts, out: y },
-    params: { segments, width, first_segment: 0, first_row: 0 },
+    params: { segments, width, first_segment: 0, first_row: 0, ...grid.params },
     overrides: { ORDERED: false, TARGETED: false, ACCUMULATE: false },
-    workgroups: [gx, gy, Math.ceil(width / 64)],
+    workgroups: grid.workgroups,
     cost: { flops: x.size, bytes: 4 * (x.size + y.size) },
   });
   return y;
