@@ -44,28 +44,26 @@ export class Bootstrap {
   constructor(columns: readonly Float64Array[], settings: BootstrapSettings = {}) {
     const { resamples = RESAMPLES, seed = 1 } = settings;
     const users = columns.length ? columns[0].length : 0;
-    // Users by columns, so that one drawn user is one run of memory.
-    const rows = new Float64Array(users * columns.length);
-    columns.forEach((column, c) => {
+    for (const column of columns) {
       if (column.length !== users) throw new Error(`columns of ${users} and of ${column.length} users`);
-      for (let u = 0; u < users; u++) {
-        if (!Number.isFinite(column[u])) throw new Error(`user row ${u} has a metric that is not finite`);
-        rows[u * columns.length + c] = column[u];
-      }
-    });
+      const bad = column.findIndex((value) => !Number.isFinite(value));
+      if (bad >= 0) throw new Error(`user row ${bad} has a metric that is not finite`);
+    }
     this.users = users;
     this.means = columns.map((column) => column.reduce((a, b) => a + b, 0) / users);
     this.resampled = columns.map(() => new Float64Array(users < 2 ? 0 : resamples));
     if (users < 2) return;
+    const groups: Float64Array[] = [];
+    for (let c = 0; c < columns.length; c += 4) groups.push(interleave(columns.slice(c, c + 4), users));
     const random = new Random(seed, "bootstrap", users);
-    const sums = new Float64Array(columns.length);
+    const drawn = new Uint32Array(users);
     for (let r = 0; r < resamples; r++) {
-      sums.fill(0);
-      for (let n = 0; n < users; n++) {
-        const row = random.below(users) * sums.length;
-        for (let c = 0; c < sums.length; c++) sums[c] += rows[row + c];
-      }
-      for (let c = 0; c < sums.length; c++) this.resampled[c][r] = sums[c] / users;
+      for (let n = 0; n < users; n++) drawn[n] = random.below(users);
+      groups.forEach((group, g) => {
+        sumsOfFour(group, drawn).forEach((sum, c) => {
+          if (4 * g + c < columns.length) this.resampled[4 * g + c][r] = sum / users;
+        });
+      });
     }
   }
 
@@ -91,6 +89,31 @@ export class Bootstrap {
     const p = Math.min(1, (2 * (Math.min(below, above) + 1)) / (resamples + 1));
     return { value, ...interval(differences), p };
   }
+}
+
+/** Up to four columns as [users, 4], so that one drawn user is one run of memory; missing columns are zero. */
+function interleave(columns: readonly Float64Array[], users: number): Float64Array {
+  const rows = new Float64Array(4 * users);
+  columns.forEach((column, c) => {
+    for (let u = 0; u < users; u++) rows[4 * u + c] = column[u];
+  });
+  return rows;
+}
+
+/** Sums of the drawn rows of [users, 4]. Four scalar sums stay in registers: several times as fast as an array. */
+function sumsOfFour(rows: Float64Array, drawn: Uint32Array): [number, number, number, number] {
+  let a = 0;
+  let b = 0;
+  let c = 0;
+  let d = 0;
+  for (let n = 0; n < drawn.length; n++) {
+    const row = 4 * drawn[n];
+    a += rows[row];
+    b += rows[row + 1];
+    c += rows[row + 2];
+    d += rows[row + 3];
+  }
+  return [a, b, c, d];
 }
 
 /** Mean, 95 % interval and p value of a[u] - b[u] over users: the paired test of two runs on the same users. */
