@@ -8,7 +8,7 @@ import { selfAttention as attentionOp, selfAttentionGradient } from "../ops/atte
 import {
   crossAttentionGradient,
   crossAttention as crossAttentionOp,
-  type Owners,
+  type RaggedKeys,
 } from "../ops/cross-attention.ts";
 import { dropout as dropoutOp } from "../ops/dropout.ts";
 import { add as addOp } from "../ops/elementwise.ts";
