@@ -15,7 +15,7 @@ var<immediate> params: Params;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 
 // WGSL has no erf. Half of erfc(z) = t P(t) exp(-z^2), t = 1 / (1 + 0.38 z), for z = |x| / sqrt(2) >= 0: P is the
-// polynomial of degree 8 with the least relative error (6.4e-8 over z in [0, 20], below f32 rounding), found by
+// polynomial of degree 8 with the least relative error (6.4e-8 over z in [0, 20], half a unit of f32), found by
 // iteratively reweighted least squares. Exact to rounding in both tails, where 1 + erf would cancel.
 fn normal_distribution(x: f32) -> f32 {
   let t = 1.0 / (1.0 + 0.38 * 0.70710678 * abs(x));
