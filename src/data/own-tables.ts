@@ -9,7 +9,8 @@
 import { pipeline } from "node:stream";
 import { type CsvError, parse } from "csv-parse";
 import { UserError } from "../files/user-error.ts";
-import { lastCategory } from "./clean.ts";
+import { cleanLabel, cleanTitle, lastCategory } from "./clean.ts";
+import type { Item } from "./dataset.ts";
 import { type JsonRecord, readJsonLines } from "./json-lines.ts";
 import {
   Catalog,
@@ -62,6 +63,31 @@ export async function readOwnTables(
     unusedItems: catalog.unused,
     files: [interactions.report, items.report],
   };
+}
+
+/**
+ * Reads an item file alone (CSV or JSONL: item, title [, brand, category]), for items that join a trained run. Unlike
+ * in a dataset every record counts: throws a UserError naming the first that is malformed or has no usable title.
+ */
+export async function readItemTable(path: string): Promise<Item[]> {
+  const items: Item[] = [];
+  const { report } = await readRecords(path, ["item", "title"], undefined, (record) => {
+    const id = idOf(record.item ?? record.item_id);
+    if (!id) return "no item";
+    const clean = cleanTitle(record.title);
+    if ("problem" in clean) return `item ${id}: its title is ${clean.problem}`;
+    const brand = cleanLabel(record.brand);
+    const { category: raw } = record;
+    const category = Array.isArray(raw) ? lastCategory(raw) : cleanLabel(raw);
+    items.push({ id, title: clean.title, ...(brand && { brand }), ...(category && { category }) });
+    return undefined;
+  });
+  if (report.malformed) {
+    throw new UserError(
+      `${path}: ${report.firstMalformed}; every item needs an id and a title: repair the file`,
+    );
+  }
+  return items;
 }
 
 type Visit = (record: JsonRecord) => string | undefined;

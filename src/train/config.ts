@@ -109,7 +109,12 @@ export const FIELDS = {
     "learning rate over a phase: constant, or linear warm-up then cosine to zero",
   ),
   warmupSteps: integer(0, 0, "updates of linear warm-up"),
-  clip: { kind: "number-or-off", default: null, min: 0, help: "largest joint gradient norm, or off" } as OptionalNumberField,
+  clip: {
+    kind: "number-or-off",
+    default: null,
+    min: 0,
+    help: "largest joint gradient norm, or off",
+  } as OptionalNumberField,
 
   validationUsers: integer(0, 0, "users that the validation after each epoch ranks (0: all)"),
   tokenBudget: integer(8192, 64, "tokens (virtual ones included) encoded in one GPU step"),
@@ -163,7 +168,9 @@ function checkValue(name: string, value: unknown, source: string): unknown {
       return field.choices.includes(value as string) ? value : fail(`one of ${field.choices.join(", ")}`);
     case "number-or-off":
       if (value === null || value === "off") return null;
-      return typeof value === "number" && value > field.min ? value : fail(`a number above ${field.min}, or off`);
+      return typeof value === "number" && value > field.min
+        ? value
+        : fail(`a number above ${field.min}, or off`);
     default: {
       const range = `${field.kind === "integer" ? "a whole number" : "a number"} from ${field.min}${field.max === undefined ? "" : ` to ${field.max}`}`;
       const whole = field.kind === "number" || Number.isSafeInteger(value);
@@ -187,7 +194,9 @@ function nearest(name: string): string {
     }
     return row[b.length];
   };
-  return Object.keys(fields).reduce((best, field) => (distance(name, field) < distance(name, best) ? field : best));
+  return Object.keys(fields).reduce((best, field) =>
+    distance(name, field) < distance(name, best) ? field : best,
+  );
 }
 
 /** Overlays values on a configuration. Throws UserError naming `source` and the field that is unknown or wrong. */
@@ -209,7 +218,10 @@ export function checkConfig(config: Config, source: string): Config {
       `${source}: activeExperts is ${config.activeExperts}, more than experts (${config.experts}); choose at most that many`,
     );
   }
-  if (config.mformerWidth % config.mformerHeads !== 0 || (config.mformerWidth / config.mformerHeads) % 4 !== 0) {
+  if (
+    config.mformerWidth % config.mformerHeads !== 0 ||
+    (config.mformerWidth / config.mformerHeads) % 4 !== 0
+  ) {
     throw new UserError(
       `${source}: mformerWidth ${config.mformerWidth} does not split into ${config.mformerHeads} heads of a multiple of 4`,
     );
@@ -233,11 +245,14 @@ export async function readConfigFile(path: string): Promise<Record<string, unkno
   try {
     text = await readFile(path, "utf8");
   } catch (error) {
-    throw new UserError(`${path}: cannot be read (${(error as NodeJS.ErrnoException).code}); give a JSON file of fields`);
+    throw new UserError(
+      `${path}: cannot be read (${(error as NodeJS.ErrnoException).code}); give a JSON file of fields`,
+    );
   }
   try {
     const parsed: unknown = JSON.parse(text);
-    if (parsed && typeof parsed === "object" && !Array.isArray(parsed)) return parsed as Record<string, unknown>;
+    if (parsed && typeof parsed === "object" && !Array.isArray(parsed))
+      return parsed as Record<string, unknown>;
   } catch (error) {
     throw new UserError(`${path}: not valid JSON (${(error as Error).message})`);
   }

@@ -71,7 +71,9 @@ export async function encodeAll(
   progress.end();
   for (let i = 0; i < result.length; i++) {
     if (!Number.isFinite(result[i])) {
-      throw new Error(`text ${Math.floor(i / width)} has an embedding that is not finite; the training has diverged`);
+      throw new Error(
+        `text ${Math.floor(i / width)} has an embedding that is not finite; the training has diverged`,
+      );
     }
   }
   return result;

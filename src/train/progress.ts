@@ -1,7 +1,7 @@
 /** Where long work reports to: a bar on a terminal, plain lines elsewhere, nothing in tests. */
 export interface Progress {
-  /** Begins a piece of work of `total` units. */
-  begin(label: string, total: number, unit: string): void;
+  /** Begins a piece of work of `total` units, of which `first` are done already (a resumed one). */
+  begin(label: string, total: number, unit: string, first?: number): void;
   /** Units done so far, and a short text beside the bar. */
   update(done: number, text?: string): void;
   /** Ends the piece of work. */

@@ -3,7 +3,11 @@
  * down to zero.
  */
 export function learningRate(
-  settings: { readonly learningRate: number; readonly schedule: "constant" | "cosine"; readonly warmupSteps: number },
+  settings: {
+    readonly learningRate: number;
+    readonly schedule: "constant" | "cosine";
+    readonly warmupSteps: number;
+  },
   update: number,
   total: number,
 ): number {

@@ -1,0 +1,183 @@
+import { mkdir, readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Command } from "commander";
+import { type EvaluationCases, evaluationCases } from "../eval/cases.ts";
+import { buildReport, reportJson } from "../eval/report.ts";
+import { formatReport } from "../eval/report-text.ts";
+import type { MethodRanks } from "../eval/summary.ts";
+import { retrieve } from "../eval/top-items.ts";
+import { fileError, writeFileAtomic } from "../files/atomic.ts";
+import { lockFolder } from "../files/lock.ts";
+import type { Gpu } from "../gpu/device.ts";
+import { type Backbone, loadBackbone, openBackbone } from "../train/backbone.ts";
+import { type Config, checkConfig, defaultConfig } from "../train/config.ts";
+import { type OpenedData, openData, SHOP } from "../train/data-source.ts";
+import { encodeAll } from "../train/encode.ts";
+import { rankLaser, rankReferences } from "../train/evaluate.ts";
+import { PRETRAIN, type PretrainSettings } from "../train/pretrain.ts";
+import { type Progress, SILENT } from "../train/progress.ts";
+import { type TrainedRecommender, trainedRecommender } from "../train/recommender.ts";
+import { describeRun, newRunInfo } from "../train/run-folder.ts";
+import { openSession, type Session } from "../train/session.ts";
+import { train } from "../train/trainer.ts";
+import { adapterOption, openGpu } from "./adapter.ts";
+import { duration, terminalProgress } from "./progress.ts";
+import { describeItem, recommendedLines } from "./recommend.ts";
+
+/** What the embedded job trains: small enough for minutes on two cores. */
+const DEMO: { readonly folder: string; readonly pretrain: PretrainSettings; readonly laser: Config } = {
+  folder: join("runs", "demo"),
+  pretrain: PRETRAIN,
+  laser: {
+    ...defaultConfig(),
+    mformerWidth: 64,
+    mformerBlocks: 2,
+    mformerHeads: 4,
+    experts: 4,
+    activeExperts: 2,
+    queryTokens: 4,
+    batchSize: 32,
+    learningRate: 1e-3,
+    examples: "random",
+    maxHistory: 5,
+    validationUsers: 300,
+    phase1Epochs: 8,
+    phase2Epochs: 3,
+  },
+};
+
+/** `laser demo`, which is `npm start`: the whole method on an embedded shop and backbone. */
+export function registerDemo(program: Command): void {
+  program
+    .command("demo")
+    .description("the whole method on an embedded shop and backbone, in minutes: train, evaluate, recommend")
+    .addOption(adapterOption())
+    .addHelpText(
+      "after",
+      `
+Trains BERT4Rec, Laser in both phases and Laser without M-Former on a generated shop (docs/data.md), prints the
+evaluation with 95 % intervals and one user's recommendations. Everything is in ${DEMO.folder}, replaced each time; the
+figures are the same on every run with one adapter.
+
+Example:
+  npm start`,
+    )
+    .action(demo);
+}
+
+async function demo(flags: { readonly adapter?: string }): Promise<void> {
+  const started = performance.now();
+  checkConfig(DEMO.laser, "the demo");
+  const progress = terminalProgress();
+  const files = await openBackbone("embedded");
+  using _lock = await emptyFolder(DEMO.folder);
+  using gpu = await openGpu(flags.adapter);
+  const data = await openData(SHOP, progress);
+  const { users, items, interactions } = data.dataset.statistics;
+  progress.line(`the shop: ${users} users, ${items} items, ${interactions} interactions`);
+
+  progress.line("1/4 BERT4Rec, the ID recommender underneath");
+  const folder = join(DEMO.folder, "recommender");
+  const recommender = await trainedRecommender(gpu, data.dataset, DEMO.pretrain, { progress, folder });
+  const backbone = await loadBackbone(gpu, files, DEMO.laser.weights, progress);
+  const job = { gpu, data, recommender, backbone, progress, evaluation: evaluationCases(data.dataset) };
+
+  progress.line("2/4 Laser");
+  const laser = await trainOne(job, "Laser", join(DEMO.folder, "laser"), DEMO.laser);
+  progress.line("3/4 Laser without M-Former: free vectors as the prefix");
+  const without = await trainOne(job, "Laser w/o M-F.", join(DEMO.folder, "laser-free"), {
+    ...DEMO.laser,
+    prefix: "free",
+  });
+
+  progress.line("4/4 evaluation");
+  const session = { dataset: data.dataset, recommender: recommender.model };
+  const references = await rankReferences(gpu, session, job.evaluation, false, progress);
+  const methods = [...references, without.ranks, laser.ranks];
+  const report = buildReport({
+    dataset: data.dataset,
+    evaluation: job.evaluation,
+    methods,
+    excludeSeen: false,
+    subject: "Laser",
+  });
+  await writeFileAtomic(join(DEMO.folder, "report.json"), reportJson(report));
+  process.stdout.write(formatReport(report));
+  console.log();
+  for (const line of laser.example) console.log(line);
+  console.log(`\nin all ${duration((performance.now() - started) / 1000)}; everything is in ${DEMO.folder}`);
+}
+
+interface Job {
+  readonly gpu: Gpu;
+  readonly data: OpenedData;
+  readonly recommender: TrainedRecommender;
+  readonly backbone: Backbone;
+  readonly progress: Progress;
+  readonly evaluation: EvaluationCases;
+}
+
+/** Trains one Laser as a run of its own, ranks the test cases and shows what it recommends to one user. */
+async function trainOne(
+  { gpu, data, recommender, backbone, progress, evaluation }: Job,
+  name: string,
+  folder: string,
+  config: Config,
+): Promise<{ ranks: MethodRanks; example: string[] }> {
+  await mkdir(folder, { recursive: true });
+  const info = await newRunInfo(gpu, data, backbone, recommender, config);
+  await describeRun({ folder, config, info }, recommender.folder);
+  const session = openSession({
+    gpu,
+    config,
+    dataset: data.dataset,
+    recommender: recommender.model,
+    backbone,
+  });
+  const artifact = await train({ ...session, folder, progress });
+  const embeddings = gpu.parameter(
+    [data.dataset.items.length, backbone.llama.hiddenSize],
+    "f32",
+    artifact.items,
+  );
+  const ranks = await rankLaser(session, embeddings, evaluation, false, progress, name);
+  const example = await exampleLines(session, embeddings, evaluation);
+  gpu.release(embeddings);
+  session.release();
+  return { ranks, example };
+}
+
+/** The first user's history, ten recommendations, and what the user really took next. */
+async function exampleLines(
+  session: Session,
+  embeddings: Parameters<typeof rankLaser>[1],
+  { users, cases }: EvaluationCases,
+): Promise<string[]> {
+  const { gpu, laser, texts, dataset, config } = session;
+  const { items } = dataset;
+  const [{ history, target }] = cases;
+  const text = texts.user(history);
+  const h = await encodeAll(gpu, laser, [text], config.tokenBudget, SILENT, "encoding");
+  const [list] = await retrieve(gpu, h, embeddings, 10);
+  return [
+    `user ${dataset.users[users[0]]}, the newest ${text.items.length} of ${history.length} items:`,
+    ...text.items.map((i) => `  ${describeItem(items[i])}`),
+    "Laser recommends:",
+    ...recommendedLines(items, list),
+    `taken next: ${describeItem(items[target])}`,
+  ];
+}
+
+/** Makes, locks and empties the demo's folder. */
+async function emptyFolder(folder: string): Promise<Disposable> {
+  try {
+    await mkdir(folder, { recursive: true });
+    const lock = lockFolder(folder);
+    for (const name of await readdir(folder)) {
+      if (name !== "lock.json") await rm(join(folder, name), { recursive: true, force: true });
+    }
+    return lock;
+  } catch (error) {
+    throw fileError("empty the folder", folder, error);
+  }
+}

@@ -1,0 +1,85 @@
+import { type Command, Option } from "commander";
+import { UserError } from "../files/user-error.ts";
+import { type Config, type ConfigName, defaultConfig, FIELDS, type Field, overlay } from "../train/config.ts";
+
+/** A parser of whole numbers from `least` on. Throws UserError naming the flag. */
+export function wholeNumber(flag: string, least: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() === "" || !Number.isSafeInteger(value) || value < least) {
+      throw new UserError(`${flag} ${text}: expected a whole number from ${least}`);
+    }
+    return value;
+  };
+}
+
+/** A parser of numbers in a range. Throws UserError naming the flag. */
+export function realNumber(flag: string, least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() === "" || !(value >= least && value <= most)) {
+      const range = most === Number.POSITIVE_INFINITY ? `from ${least}` : `from ${least} to ${most}`;
+      throw new UserError(`${flag} ${text}: expected a number ${range}`);
+    }
+    return value;
+  };
+}
+
+/** The flag of a field: mformerWidth is --mformer-width. */
+export function flagOf(name: string): string {
+  return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}
+
+/** What a field accepts, as the help shows it. */
+export function valueHint(field: Field): string {
+  switch (field.kind) {
+    case "choice":
+      return field.choices.join("|");
+    case "integer":
+      return "n";
+    case "number":
+      return "x";
+    case "number-or-off":
+      return "x|off";
+    case "flag":
+      return "true|false";
+  }
+}
+
+/** A default as text. */
+export function defaultText(field: Field): string {
+  return field.default === null ? "off" : String(field.default);
+}
+
+const table = Object.entries(FIELDS) as [ConfigName, Field][];
+
+/** Adds one flag for every field of the configuration. No flag has a default here: only what was given counts. */
+export function addConfigFlags(command: Command): Command {
+  for (const [name, field] of table) {
+    const help = `${field.help} (default: ${defaultText(field)})`;
+    command.addOption(
+      new Option(`${flagOf(name)} <${valueHint(field)}>`, help).helpGroup("Hyper-parameters:"),
+    );
+  }
+  return command;
+}
+
+/** The fields that flags name, validated. Throws UserError naming the flag. */
+export function configFromFlags(
+  options: Readonly<Record<string, unknown>>,
+): { values: Partial<Config>; source: string }[] {
+  return table.flatMap(([name, field]) => {
+    const text = options[name];
+    if (typeof text !== "string") return [];
+    const source = flagOf(name);
+    const value = overlay(defaultConfig(), { [name]: parseValue(field, text) }, source)[name];
+    return [{ values: { [name]: value } as Partial<Config>, source }];
+  });
+}
+
+/** The value of a flag's text; what cannot be parsed stays text, for the validation to name. */
+function parseValue(field: Field, text: string): unknown {
+  if (field.kind === "flag") return text === "true" ? true : text === "false" ? false : text;
+  if (field.kind === "choice" || text.trim() === "" || Number.isNaN(Number(text))) return text;
+  return Number(text);
+}

@@ -1,0 +1,233 @@
+import { resolve } from "node:path";
+import { type Command, Option } from "commander";
+import { UserError } from "../files/user-error.ts";
+import type { Gpu } from "../gpu/device.ts";
+import { checkMemory, describeMemory } from "../llm/memory.ts";
+import { changedFile, fingerprint, loadBackbone, openBackbone } from "../train/backbone.ts";
+import { MODEL } from "../train/checkpoint.ts";
+import {
+  type Config,
+  type ConfigName,
+  checkConfig,
+  overlay,
+  PRESETS,
+  presetConfig,
+  readConfigFile,
+} from "../train/config.ts";
+import { openData, SHOP } from "../train/data-source.ts";
+import { trainingMemory } from "../train/memory.ts";
+import { loadRecommender, type PretrainSettings } from "../train/pretrain.ts";
+import { recommenderFor } from "../train/recommender.ts";
+import {
+  describeRun,
+  heldRunFolder,
+  newRunFolder,
+  newRunInfo,
+  readRun,
+  refuseChanges,
+  type StoredRun,
+} from "../train/run-folder.ts";
+import { openSession, runTexts } from "../train/session.ts";
+import { Interrupted, train } from "../train/trainer.ts";
+import { adapterOption, openGpu } from "./adapter.ts";
+import { addConfigFlags, configFromFlags } from "./flags.ts";
+import { listenForInterrupt } from "./interrupt.ts";
+import { terminalProgress } from "./progress.ts";
+
+interface TrainFlags extends Record<string, unknown> {
+  readonly data?: string;
+  readonly backbone?: string;
+  readonly run?: string;
+  readonly preset?: string;
+  readonly config?: string;
+  readonly recommender?: string;
+  readonly resume?: string | true;
+  readonly adapter?: string;
+}
+
+/** Fields that were asked for, and by what. */
+type Asked = { values: Partial<Config>; source: string }[];
+
+/** `laser train`: both phases of Laser into a run folder, resumable at any moment. */
+export function registerTrain(program: Command): void {
+  const command = program
+    .command("train")
+    .description("train Laser: phase 1 (items encoded anew every epoch), then phase 2 (items fixed)")
+    .option(
+      "--data <data>",
+      `${SHOP} (the embedded example), a folder made by laser data, or raw files (default: ${SHOP})`,
+    )
+    .option("--backbone <name>", "embedded, llama2, or a Hugging Face Llama directory (default: embedded)")
+    .option("--run <dir>", "the run's folder (default: runs/DATA-BACKBONE-N)")
+    .addOption(
+      new Option(
+        "--preset <name>",
+        `where the hyper-parameters start: ${Object.keys(PRESETS).join(" or ")} (default: paper)`,
+      ),
+    )
+    .option("--config <file>", "JSON file of hyper-parameters; flags win over it, it wins over the preset")
+    .option(
+      "--recommender <dir>",
+      "a folder made by laser pretrain (default: the one kept for this data, or a new one)",
+    )
+    .option("--resume [dir]", "continue the run in this folder (or in --run) from its checkpoint")
+    .addOption(adapterOption());
+  addConfigFlags(command)
+    .addHelpText(
+      "after",
+      `
+Ctrl-C stops after the update with a checkpoint (exit code 130); a second one stops at once.
+
+Examples:
+  laser train                                              the embedded shop and backbone
+  laser train --data runs/data/mine --backbone llama2 --preset authors
+  laser train --data runs/data/mine --mformer-width 64 --mformer-blocks 2 --mformer-heads 4 --users 2000
+  laser train --resume runs/shop-embedded-1`,
+    )
+    .action(runTrain);
+}
+
+async function runTrain(flags: TrainFlags): Promise<void> {
+  const resumed = flags.resume === undefined ? null : resumedFolder(flags);
+  if (resumed !== null) await resume(resumed, flags);
+  else await begin(flags);
+}
+
+function resumedFolder({ resume, run }: TrainFlags): string {
+  const folder = typeof resume === "string" ? resume : run;
+  if (!folder)
+    throw new UserError("--resume: which run? Name its folder, as in --resume runs/shop-embedded-1");
+  if (typeof resume === "string" && run && resolve(resume) !== resolve(run)) {
+    throw new UserError(`--resume ${resume} and --run ${run} name two folders; give one`);
+  }
+  return folder;
+}
+
+/** What was asked for by --config and the flags, in the order in which they win. */
+async function askedFor(flags: TrainFlags): Promise<Asked> {
+  const asked: Asked = [];
+  if (flags.config) {
+    const values = await readConfigFile(flags.config);
+    const checked = overlay(presetConfig("paper"), values, flags.config);
+    const names = Object.keys(values) as ConfigName[];
+    asked.push({
+      values: Object.fromEntries(names.map((name) => [name, checked[name]])),
+      source: flags.config,
+    });
+  }
+  return [...asked, ...configFromFlags(flags)];
+}
+
+async function begin(flags: TrainFlags): Promise<void> {
+  const asked = await askedFor(flags);
+  let config = presetConfig(flags.preset ?? "paper");
+  for (const { values, source } of asked) config = overlay(config, values, source);
+  checkConfig(config, "the configuration");
+  const progress = terminalProgress();
+  const files = await openBackbone(flags.backbone ?? "embedded");
+  const { dataset, source } = await openData(flags.data ?? SHOP, progress);
+  await using held = await newRunFolder(flags.run, dataset.name, files.name);
+  const { folder } = held;
+  using gpu = await openGpu(flags.adapter);
+  using interrupt = listenForInterrupt("this update");
+  const { signal } = interrupt;
+  const trained = await recommenderFor(gpu, dataset, { progress, folder: flags.recommender, signal });
+  const info = await newRunInfo(gpu, { dataset, source }, files, trained, config);
+  const run: StoredRun = { folder, config, info };
+  announceMemory(gpu, run, dataset, files, trained.settings);
+  const backbone = await loadBackbone(gpu, files, config.weights, progress);
+  const session = openSession({ gpu, config, dataset, recommender: trained.model, backbone });
+  await describeRun(run, trained.folder);
+  await trainRun(session, run, progress, signal);
+}
+
+async function resume(folder: string, flags: TrainFlags): Promise<void> {
+  const run = await readRun(folder);
+  const { config, info } = run;
+  const asked = await askedFor(flags);
+  if (flags.preset !== undefined)
+    asked.unshift({ values: presetFields(flags.preset), source: `--preset ${flags.preset}` });
+  refuseChanges(run, asked);
+  const progress = terminalProgress();
+  const { dataset } = await openData(flags.data ?? info.data.source, progress);
+  if (dataset.hash !== info.data.hash) {
+    throw new UserError(
+      `${flags.data ?? info.data.source} is not the data that the run ${folder} began with (hash ${dataset.hash.slice(0, 12)}, expected ${info.data.hash.slice(0, 12)}); restore it, or start a new run`,
+    );
+  }
+  if (flags.recommender)
+    throw new UserError(`--recommender: the run ${folder} has its own copy; leave it out to resume`);
+  const files = await openBackbone(flags.backbone ?? info.backbone.directory);
+  const changed = changedFile(info.backbone.fingerprint, await fingerprint(files.directory));
+  if (changed) {
+    throw new UserError(
+      `${files.directory}: ${changed} differs from the backbone that the run ${folder} began with; restore it, or start a new run`,
+    );
+  }
+  await using _held = await heldRunFolder(folder);
+  using gpu = await openGpu(flags.adapter);
+  if (gpu.adapterName !== info.adapter) {
+    progress.line(
+      `this run began on ${info.adapter}: on another adapter its figures differ in the last digits`,
+    );
+  }
+  using interrupt = listenForInterrupt("this update");
+  const { settings } = info.recommender;
+  const recommender = await loadRecommender(gpu, dataset, settings, folder);
+  if (!recommender) throw new UserError(`${folder}: its recommender.safetensors is missing; start a new run`);
+  announceMemory(gpu, run, dataset, files, settings);
+  const backbone = await loadBackbone(gpu, files, config.weights, progress);
+  const session = openSession({ gpu, config, dataset, recommender, backbone });
+  await trainRun(session, run, progress, interrupt.signal);
+}
+
+/** The fields of a preset that it, or any other preset, sets: what resuming with --preset asks for. */
+function presetFields(name: string): Partial<Config> {
+  const config = presetConfig(name);
+  const touched = new Set(Object.values(PRESETS).flatMap((preset) => Object.keys(preset) as ConfigName[]));
+  return Object.fromEntries([...touched].map((field) => [field, config[field]]));
+}
+
+/** Prints what the run needs, and refuses what cannot fit, before the weights are read. */
+function announceMemory(
+  gpu: Gpu,
+  { config }: StoredRun,
+  dataset: Parameters<typeof trainingMemory>[1],
+  files: Awaited<ReturnType<typeof openBackbone>>,
+  settings: PretrainSettings,
+): void {
+  const texts = runTexts(
+    dataset.items,
+    files.tokenizer,
+    files.config.maxPositions,
+    settings.maxLength,
+    config,
+  );
+  const plan = trainingMemory(config, dataset, files.config, texts, settings);
+  console.error(describeMemory(plan));
+  checkMemory(plan, {
+    adapterName: gpu.adapterName,
+    software: gpu.software,
+    maxBufferBytes: gpu.device.limits.maxBufferSize,
+    maxBindingBytes: gpu.maxBindingBytes,
+  });
+}
+
+async function trainRun(
+  session: ReturnType<typeof openSession>,
+  { folder }: StoredRun,
+  progress: ReturnType<typeof terminalProgress>,
+  signal: AbortSignal,
+): Promise<void> {
+  console.error(`run ${folder}`);
+  try {
+    await train({ ...session, folder, progress, signal });
+  } catch (error) {
+    progress.end();
+    if (error instanceof Interrupted) {
+      throw new Interrupted(`${error.message}; continue with: laser train --resume ${folder}`);
+    }
+    throw error;
+  }
+  console.log(`trained: ${folder} (${MODEL}); next: laser evaluate ${folder}`);
+}

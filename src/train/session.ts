@@ -1,0 +1,75 @@
+/**
+ * Everything that a run computes with, put together from its parts: dataset, frozen recommender, frozen backbone,
+ * texts and Laser. Training, evaluation and recommendation all start here.
+ */
+import type { Dataset, Item } from "../data/dataset.ts";
+import { UserError } from "../files/user-error.ts";
+import type { Gpu } from "../gpu/device.ts";
+import type { Step } from "../gpu/step.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { Laser } from "../laser/laser.ts";
+import { Texts } from "../laser/text.ts";
+import type { Tokenizer } from "../llm/tokenizer.ts";
+import type { Bert4Rec } from "../recommenders/bert4rec.ts";
+import type { Backbone } from "./backbone.ts";
+import type { Config } from "./config.ts";
+
+export interface SessionParts {
+  readonly gpu: Gpu;
+  readonly config: Config;
+  readonly dataset: Dataset;
+  readonly recommender: Bert4Rec;
+  readonly backbone: Backbone;
+  /** Items that a run was given after its training; they follow the dataset's in every index. */
+  readonly added?: readonly Item[];
+}
+
+export interface Session extends SessionParts {
+  /** The dataset's items, then the added ones. */
+  readonly items: readonly Item[];
+  readonly texts: Texts;
+  readonly laser: Laser;
+  /** Ends Laser's own parameters; the recommender and the backbone may serve another session. */
+  release(): void;
+}
+
+/** Virtual tokens that Laser adds to every text. */
+export function virtualTokens(config: Config): number {
+  return (config.prefix === "none" ? 0 : config.queryTokens) + config.suffixTokens;
+}
+
+/** The texts of a run. Throws UserError when the virtual tokens leave no room, or the recommender too few positions. */
+export function runTexts(
+  items: readonly Item[],
+  tokenizer: Tokenizer,
+  maxPositions: number,
+  recommenderPositions: number,
+  config: Config,
+): Texts {
+  const { template, maxHistory } = config;
+  const maxTokens = maxPositions - virtualTokens(config);
+  if (maxTokens < 1) {
+    throw new UserError(
+      `queryTokens ${config.queryTokens} and suffixTokens ${config.suffixTokens} leave no room for text in the backbone's ${maxPositions} positions; use fewer`,
+    );
+  }
+  if (config.prefix === "mformer" && maxHistory > recommenderPositions) {
+    throw new UserError(
+      `maxHistory ${maxHistory} is more than the recommender's ${recommenderPositions} positions; use fewer, or laser pretrain --max-length ${maxHistory} and laser train --recommender`,
+    );
+  }
+  return new Texts(items, tokenizer, { template, maxHistory, maxTokens });
+}
+
+/** Puts the parts together. Parameters are drawn from the config's seed; load a run's over them to use it. */
+export function openSession(parts: SessionParts): Session {
+  const { gpu, config, dataset, recommender, backbone, added = [] } = parts;
+  const items = added.length ? [...dataset.items, ...added] : dataset.items;
+  const { tokenizer, llama } = backbone;
+  const texts = runTexts(items, tokenizer, llama.maxPositions, recommender.sizes.maxLength, config);
+  const collaborative = (step: Step, histories: readonly (readonly number[])[]): Tensor =>
+    recommender.hiddenStates(step, histories);
+  const laser = new Laser(config, llama, collaborative, recommender.width);
+  laser.parameters.build(gpu, config.seed);
+  return { ...parts, items, texts, laser, release: () => laser.release(gpu) };
+}
