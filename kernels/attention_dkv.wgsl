@@ -74,8 +74,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
       let end = rows.y;
       let start = select(rows.x, max(rows.x, work.x), CAUSAL);
       for (var row = start; row < end; row += KEYS) {
-        var s: array<f32, KEYS>;
-        var dp: array<f32, KEYS>;
+        var s = array<f32, KEYS>();
+        var dp = array<f32, KEYS>();
         //| let own_row = min(row + member % KEYS, end - 1u);
         //| let own_stat = stats[own_row * params.heads + head];
         for (var d = 0u; d < WIDTH; d++) {

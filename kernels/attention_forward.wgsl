@@ -72,7 +72,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   let stop = select(end, min(end, work.x + LANES), CAUSAL);
   let visible = select(end, row + 1u, CAUSAL);
   for (var key = work.z; key < stop; key += KEYS) {
-    var s: array<f32, KEYS>;
+    var s = array<f32, KEYS>();
     //| let own_key = min(key + member % KEYS, end - 1u);
     for (var d = 0u; d < WIDTH; d++) {
       let x = qs[d];

@@ -31,6 +31,11 @@ export class Gpu {
   /** Largest range of a buffer that one binding may cover, in bytes. */
   readonly maxBindingBytes: number;
   poison: boolean;
+  /**
+   * Invocations of a subgroup when its size is fixed and kernels do better by sharing registers across it than by
+   * reading the same memory in every lane: on software adapters, where each lane pays for its own load. 0: elsewhere.
+   */
+  sharedSubgroup: number;
   /** The first error of the device, rethrown by whatever is awaited next. */
   failure: Error | null = null;
 
@@ -61,6 +66,9 @@ export class Gpu {
       device.limits.maxStorageBufferBindingSize,
     );
     this.poison = options.poison ?? false;
+    const { subgroupMinSize, subgroupMaxSize } = device.adapterInfo;
+    const fixed = this.features.has("subgroups") && subgroupMinSize === subgroupMaxSize;
+    this.sharedSubgroup = software && fixed ? (subgroupMinSize ?? 0) : 0;
     this.buffers = new Buffers(device, (id) => this.dropBindGroups(id));
     this.programs = new Programs(device);
     this.profile =

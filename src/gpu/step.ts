@@ -47,6 +47,16 @@ export class Step {
     return this.gpu.maxBindingBytes;
   }
 
+  /** Whether the adapter computes on the CPU. */
+  get software(): boolean {
+    return this.gpu.software;
+  }
+
+  /** See Gpu.sharedSubgroup. */
+  get sharedSubgroup(): number {
+    return this.gpu.sharedSubgroup;
+  }
+
   /** An uninitialised tensor, valid until this step is submitted (or the tensor freed). */
   tensor(shape: readonly number[], dtype: DType = "f32"): Tensor {
     const tensor = this.take(shape, dtype, true);

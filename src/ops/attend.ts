@@ -47,7 +47,7 @@ const LARGEST_HEAD = 256;
 /** The variant of the kernels that suits the adapter: see the kernels' header comments. */
 function variant(step: Step, headSize: number): Variant & { readonly lanes: number } {
   const subgroup =
-    step.sharedSubgroup >= 8 && step.sharedSubgroup <= 32 ? Math.min(16, step.sharedSubgroup) : 0;
+    step.sharedSubgroup >= 8 && step.sharedSubgroup <= 32 ? Math.min(4, step.sharedSubgroup) : 0;
   const lanes = subgroup ? step.sharedSubgroup : 32;
   // A software adapter compiles every load of a tile into a loop over its lanes: larger tiles compile for minutes.
   const keys = subgroup || (step.software ? 1 : 4);
