@@ -3,8 +3,8 @@ import { Comparison, type FileReport, passes } from "../eval/compare/compare.ts"
 import { findDumps } from "../eval/compare/find-dumps.ts";
 import { reportLines, summarize, summaryLines } from "../eval/compare/report.ts";
 import { UserError } from "../files/user-error.ts";
-import { Gpu } from "../gpu/device.ts";
 import type { WeightStorage } from "../llm/weight-stream.ts";
+import { adapterOption, openGpu } from "./adapter.ts";
 
 interface CompareFlags {
   readonly adapter?: string;
@@ -19,7 +19,7 @@ export function registerCompare(program: Command): void {
     .command("compare")
     .description("run kernels and models on reference dumps (docs/dumps.md) and compare every output")
     .argument("<path...>", "dumps (.safetensors), or directories of them; checkpoint directories are skipped")
-    .option("--adapter <name>", "which GPU: auto, gpu, lavapipe, swiftshader, or part of a name")
+    .addOption(adapterOption())
     .addOption(
       new Option("--weights <type>", "storage of frozen weights").choices(["f32", "f16"]).default("f32"),
     )
@@ -30,8 +30,7 @@ export function registerCompare(program: Command): void {
 
 async function compare(paths: string[], flags: CompareFlags): Promise<void> {
   const files = await findDumps(paths);
-  using gpu = await Gpu.open({ adapter: flags.adapter });
-  if (gpu.notice) console.error(gpu.notice);
+  using gpu = await openGpu(flags.adapter);
   const comparison = new Comparison(gpu, flags.weights, flags.checkpoints ?? null);
   const reports: FileReport[] = [];
   const errors: { file: string; error: string }[] = [];

@@ -1,6 +1,6 @@
 import type { Tensor } from "../../gpu/tensor.ts";
 import { selfAttention, selfAttentionGradient } from "../../ops/attention.ts";
-import { crossAttention, crossAttentionGradient, owners } from "../../ops/cross-attention.ts";
+import { crossAttention, crossAttentionGradient } from "../../ops/cross-attention.ts";
 import { packed } from "../../ops/packed.ts";
 import { rope } from "../../ops/rope.ts";
 import { kernelKind } from "./kind.ts";
@@ -65,7 +65,16 @@ export const attentionCase = kernelKind((step, dump, outputs) => {
     dk: alone(step.tensor(keyShape)),
     dv: alone(step.tensor(keyShape)),
   };
-  selfAttentionGradient(step, step.upload(dO, queryShape), saved, inputs, sequences, shape, into);
+  selfAttentionGradient(
+    step,
+    step.upload(dO, queryShape),
+    saved.o,
+    saved.lse,
+    inputs,
+    sequences,
+    shape,
+    into,
+  );
   outputs.read(step, "dq", into.dq.tensor, ["T", "H", "h"]);
   outputs.read(step, "dk", into.dk.tensor, ["T", "G", "h"]);
   outputs.read(step, "dv", into.dv.tensor, ["T", "G", "h"]);
@@ -80,22 +89,27 @@ export const crossAttentionCase = kernelKind((step, dump, outputs) => {
   const [rows, keys, heads, headSize] = ["rows of q", "sum N", "H", "h"].map((name) => dump.size(name));
   if (rows % queryLength)
     throw dump.error(`${rows} rows of q are not a multiple of query_length ${queryLength}`);
-  const users = packed(step, dump.lengths("key_lengths", ["B"], keys));
+  const keyLengths = dump.lengths("key_lengths", ["B"], keys);
   const owner = dump.ids("owner", [rows / queryLength], dump.size("B"));
-  const owned = owners(step, [...owner], users);
+  const ragged = { keyLengths, owner: [...owner] };
   const shape = { heads, headSize, queryLength };
   const width = heads * headSize;
-  const queries = step.upload(q, [rows, width]);
-  const key = alone(step.upload(k, [keys, width]));
-  const value = alone(step.upload(v, [keys, width]));
-  const saved = crossAttention(step, queries, key, value, owned, shape);
-  outputs.read(step, "o", saved.o, ["rows of q", "H", "h"]);
+  const inputs = {
+    q: alone(step.upload(q, [rows, width])),
+    k: alone(step.upload(k, [keys, width])),
+    v: alone(step.upload(v, [keys, width])),
+  };
+  const { o, lse } = crossAttention(step, inputs, ragged, shape);
+  outputs.read(step, "o", o, ["rows of q", "H", "h"]);
   const dO = dump.floatsFor(["dq", "dk", "dv"], "do", ["rows of q", "H", "h"]);
   if (!dO) return;
-  const into = { dk: alone(step.tensor([keys, width])), dv: alone(step.tensor([keys, width])) };
-  const gradient = step.upload(dO, [rows, width]);
-  const { dq } = crossAttentionGradient(step, gradient, saved, queries, key, value, owned, shape, into);
-  outputs.read(step, "dq", dq, ["rows of q", "H", "h"]);
+  const into = {
+    dq: alone(step.tensor([rows, width])),
+    dk: alone(step.tensor([keys, width])),
+    dv: alone(step.tensor([keys, width])),
+  };
+  crossAttentionGradient(step, step.upload(dO, [rows, width]), o, lse, inputs, ragged, shape, into);
+  outputs.read(step, "dq", into.dq.tensor, ["rows of q", "H", "h"]);
   outputs.read(step, "dk", into.dk.tensor, ["sum N", "H", "h"]);
   outputs.read(step, "dv", into.dv.tensor, ["sum N", "H", "h"]);
 });

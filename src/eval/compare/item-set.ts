@@ -39,6 +39,22 @@ export const iicCase = kernelKind((step, dump, outputs) => {
   outputs.read(step, "dh", normalizeRowsGradient(step, dUnit, user.y, user.norm), ["B", "d"]);
 });
 
+/** The rows of `seen` without their padding, as the ragged lists that the ops take. */
+function raggedSeen(step: Step, padded: Int32Array, users: number) {
+  const width = padded.length / users;
+  const lists = Array.from({ length: users }, (_, u) =>
+    padded.subarray(u * width, (u + 1) * width).filter((id) => id >= 0),
+  );
+  const offsets = new Uint32Array(users + 1);
+  lists.forEach((list, u) => {
+    offsets[u + 1] = offsets[u] + list.length;
+  });
+  return {
+    offsets: step.upload(offsets),
+    ids: step.upload(Uint32Array.from(lists.flatMap((list) => [...list]))),
+  };
+}
+
 /** rank: cosine scores, exact ranks with and without the seen items, the top of the list, the metrics. */
 export const rankCase: Kind = {
   tolerance: () => KERNEL_F32,
@@ -53,10 +69,7 @@ export const rankCase: Kind = {
       outputs.read(step, "top", list.ids, ["B", top], true);
       outputs.read(step, "top_scores", list.scores, ["B", top]);
       const padded = dump.ids("seen", ["B", "n"], items, -1);
-      const width = dump.size("n");
-      const seen = Array.from({ length: users }, (_, u) =>
-        [...padded.subarray(u * width, (u + 1) * width)].filter((id) => id >= 0),
-      );
+      const seen = raggedSeen(step, padded, users);
       return [null, seen].map((excluded) => {
         const counts = rankTargets(step, user.y, item, target, { bias: null, seen: excluded });
         return [step.read(counts.above), step.read(counts.equal)];
