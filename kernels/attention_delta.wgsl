@@ -2,14 +2,12 @@
 //
 //   stats[t, i] = (lse[t, i] log2(e), D[t, i])   with   D = rowsum(do * o) = sum_j P_j (do . v_j)
 //
-// Shapes: do, o [T, heads x HEAD_SIZE]; lse [T, heads]; stats [T, heads] pairs; count = T x heads.
+// Shapes: do, o [T, heads x head_size]; lse [T, heads]; stats [T, heads] pairs; count = T x heads.
 // Who calls it: ops/attention.ts and ops/cross-attention.ts, before attention_dq and attention_dkv.
-// Tiling: one lane a row and head; reads 2 HEAD_SIZE floats and writes 2, so it is bound by memory.
+// Tiling: one lane a row and head; reads 2 head_size floats and writes 2, so it is bound by memory.
 requires immediate_address_space;
 
-override HEAD_SIZE: u32 = 64u;
-
-struct Params { count: u32 }
+struct Params { count: u32, head_size: u32 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> d_out: array<vec4f>;
@@ -22,7 +20,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
         @builtin(local_invocation_index) lane: u32) {
   let at = (id.y * grid.x + id.x) * 64u + lane;
   if (at >= params.count) { return; }
-  let width = HEAD_SIZE / 4u;
+  let width = params.head_size / 4u;
   var sum = 0.0;
   for (var d = 0u; d < width; d++) { sum += dot(d_out[at * width + d], o[at * width + d]); }
   stats[at] = vec2f(lse[at] * 1.4426950408889634, sum);

@@ -1,4 +1,3 @@
-//| enable subgroups;
 // attention_dkv: the key and value gradients of attention, probabilities recomputed from the log-sum-exp.
 //
 //   P_i = exp(scale q_i . k - lse_i) ; dv = sum_i P_i do_i ; dS_i = P_i (do_i . v - D_i) ; dk = scale sum_i dS_i q_i
@@ -50,7 +49,6 @@ fn add4(p: f32, a: vec4f, sum: vec4f) -> vec4f {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
-        //| @builtin(subgroup_invocation_id) member: u32,
         @builtin(local_invocation_index) lane: u32) {
   let index = id.y * grid.x + id.x;
   if (index >= params.count) { return; }
@@ -76,26 +74,19 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
       for (var row = start; row < end; row += KEYS) {
         var s = array<f32, KEYS>();
         var dp = array<f32, KEYS>();
-        //| let own_row = min(row + member % KEYS, end - 1u);
-        //| let own_stat = stats[own_row * params.heads + head];
         for (var d = 0u; d < WIDTH; d++) {
           let x = ks[d];
           let y = vs[d];
-          //| let own_q = q[q_at + own_row * params.q_stride + d];
-          //| let own_do = d_out[(own_row * params.heads + head) * WIDTH + d];
-          //| s[#] = dot4(x, subgroupBroadcast(own_q, #u), s[#]);
-          //| dp[#] = dot4(y, subgroupBroadcast(own_do, #u), dp[#]);
-          for (var j = 0u; j < KEYS; j++) { //-
-            let a_row = min(row + j, end - 1u); //-
-            s[j] = dot4(x, q[q_at + a_row * params.q_stride + d], s[j]); //-
-            dp[j] = dot4(y, d_out[(a_row * params.heads + head) * WIDTH + d], dp[j]); //-
-          } //-
+          for (var j = 0u; j < KEYS; j++) {
+            let a_row = min(row + j, end - 1u);
+            s[j] = dot4(x, q[q_at + a_row * params.q_stride + d], s[j]);
+            dp[j] = dot4(y, d_out[(a_row * params.heads + head) * WIDTH + d], dp[j]);
+          }
         }
         var stat: array<vec2f, KEYS>;
-        //| stat[#] = subgroupBroadcast(own_stat, #u);
-        for (var j = 0u; j < KEYS; j++) { //-
-          stat[j] = stats[min(row + j, end - 1u) * params.heads + head]; //-
-        } //-
+        for (var j = 0u; j < KEYS; j++) {
+          stat[j] = stats[min(row + j, end - 1u) * params.heads + head];
+        }
         for (var j = 0u; j < KEYS; j++) {
           let seen = row + j < end && (!CAUSAL || row + j >= key);
           s[j] = select(0.0, exp2(s[j] - stat[j].x), seen);
@@ -104,15 +95,11 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
         for (var d = 0u; d < WIDTH; d++) {
           var dk_sum = dks[d];
           var dv_sum = dvs[d];
-          //| let own_q = q[q_at + own_row * params.q_stride + d];
-          //| let own_do = d_out[(own_row * params.heads + head) * WIDTH + d];
-          //| dk_sum = add4(dp[#], subgroupBroadcast(own_q, #u), dk_sum);
-          //| dv_sum = add4(s[#], subgroupBroadcast(own_do, #u), dv_sum);
-          for (var j = 0u; j < KEYS; j++) { //-
-            let a_row = min(row + j, end - 1u); //-
-            dk_sum = add4(dp[j], q[q_at + a_row * params.q_stride + d], dk_sum); //-
-            dv_sum = add4(s[j], d_out[(a_row * params.heads + head) * WIDTH + d], dv_sum); //-
-          } //-
+          for (var j = 0u; j < KEYS; j++) {
+            let a_row = min(row + j, end - 1u);
+            dk_sum = add4(dp[j], q[q_at + a_row * params.q_stride + d], dk_sum);
+            dv_sum = add4(s[j], d_out[(a_row * params.heads + head) * WIDTH + d], dv_sum);
+          }
           dks[d] = dk_sum;
           dvs[d] = dv_sum;
         }

@@ -1,4 +1,3 @@
-//| enable subgroups;
 // attention_dq: the query gradient of attention, probabilities recomputed from the log-sum-exp.
 //
 //   P_j = exp(scale q . k_j - lse) ; dS_j = P_j (do . v_j - D) ; dq = scale sum_j dS_j k_j
@@ -42,7 +41,6 @@ fn add4(p: f32, a: vec4f, sum: vec4f) -> vec4f {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
-        //| @builtin(subgroup_invocation_id) member: u32,
         @builtin(local_invocation_index) lane: u32) {
   let index = id.y * grid.x + id.x;
   if (index >= params.count) { return; }
@@ -67,30 +65,23 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   for (var key = work.z; key < stop; key += KEYS) {
     var s = array<f32, KEYS>();
     var dp = array<f32, KEYS>();
-    //| let own_key = min(key + member % KEYS, end - 1u);
     for (var d = 0u; d < WIDTH; d++) {
       let x = qs[d];
       let y = dos[d];
-      //| let own_k = k[k_at + own_key * params.k_stride + d];
-      //| let own_v = v[v_at + own_key * params.v_stride + d];
-      //| s[#] = dot4(x, subgroupBroadcast(own_k, #u), s[#]);
-      //| dp[#] = dot4(y, subgroupBroadcast(own_v, #u), dp[#]);
-      for (var j = 0u; j < KEYS; j++) { //-
-        let a_key = min(key + j, end - 1u); //-
-        s[j] = dot4(x, k[k_at + a_key * params.k_stride + d], s[j]); //-
-        dp[j] = dot4(y, v[v_at + a_key * params.v_stride + d], dp[j]); //-
-      } //-
+      for (var j = 0u; j < KEYS; j++) {
+        let a_key = min(key + j, end - 1u);
+        s[j] = dot4(x, k[k_at + a_key * params.k_stride + d], s[j]);
+        dp[j] = dot4(y, v[v_at + a_key * params.v_stride + d], dp[j]);
+      }
     }
     for (var j = 0u; j < KEYS; j++) {
       s[j] = select(0.0, exp2(s[j] - stat.x) * (dp[j] - stat.y), key + j < visible);
     }
     for (var d = 0u; d < WIDTH; d++) {
       var sum = sums[d];
-      //| let own = k[k_at + own_key * params.k_stride + d];
-      //| sum = add4(s[#], subgroupBroadcast(own, #u), sum);
-      for (var j = 0u; j < KEYS; j++) { //-
-        sum = add4(s[j], k[k_at + min(key + j, end - 1u) * params.k_stride + d], sum); //-
-      } //-
+      for (var j = 0u; j < KEYS; j++) {
+        sum = add4(s[j], k[k_at + min(key + j, end - 1u) * params.k_stride + d], sum);
+      }
       sums[d] = sum;
     }
   }

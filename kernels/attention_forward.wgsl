@@ -1,4 +1,3 @@
-//| enable subgroups;
 // attention_forward: o = softmax(scale q k^T) v and its natural log-sum-exp, per query row and head, scores never
 // written to memory.
 //
@@ -12,8 +11,8 @@
 // Tiling: one lane a query row, with q and the output sums in registers; LANES rows of one head a workgroup; keys in
 // tiles of KEYS with an online softmax (m and l grow, o is rescaled once a tile). Tiles above the diagonal are never
 // visited. No barriers and no workgroup memory: all lanes of a workgroup read the same key, which GPUs broadcast from
-// their cache. The subgroup variant (src/gpu/variant.ts) loads KEYS keys at once, one a lane, and broadcasts them in
-// registers: for adapters on which every load costs its lanes one by one (lavapipe).
+// their cache. Its twin for software adapters is
+// attention_shared_forward.
 requires immediate_address_space;
 
 const HEAD_SIZE = 64u;
@@ -51,7 +50,6 @@ fn add4(p: f32, a: vec4f, sum: vec4f) -> vec4f {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
-        //| @builtin(subgroup_invocation_id) member: u32,
         @builtin(local_invocation_index) lane: u32) {
   let index = id.y * grid.x + id.x;
   if (index >= params.count) { return; }
@@ -73,14 +71,11 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   let visible = select(end, row + 1u, CAUSAL);
   for (var key = work.z; key < stop; key += KEYS) {
     var s = array<f32, KEYS>();
-    //| let own_key = min(key + member % KEYS, end - 1u);
     for (var d = 0u; d < WIDTH; d++) {
       let x = qs[d];
-      //| let own = k[k_at + own_key * params.k_stride + d];
-      //| s[#] = dot4(x, subgroupBroadcast(own, #u), s[#]);
-      for (var j = 0u; j < KEYS; j++) { //-
-        s[j] = dot4(x, k[k_at + min(key + j, end - 1u) * params.k_stride + d], s[j]); //-
-      } //-
+      for (var j = 0u; j < KEYS; j++) {
+        s[j] = dot4(x, k[k_at + min(key + j, end - 1u) * params.k_stride + d], s[j]);
+      }
     }
     var top = m;
     for (var j = 0u; j < KEYS; j++) {
@@ -96,11 +91,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
     }
     for (var d = 0u; d < WIDTH; d++) {
       var sum = sums[d] * shrink;
-      //| let own = v[v_at + own_key * params.v_stride + d];
-      //| sum = add4(s[#], subgroupBroadcast(own, #u), sum);
-      for (var j = 0u; j < KEYS; j++) { //-
-        sum = add4(s[j], v[v_at + min(key + j, end - 1u) * params.v_stride + d], sum); //-
-      } //-
+      for (var j = 0u; j < KEYS; j++) {
+        sum = add4(s[j], v[v_at + min(key + j, end - 1u) * params.v_stride + d], sum);
+      }
       sums[d] = sum;
     }
   }

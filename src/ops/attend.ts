@@ -34,6 +34,12 @@ export interface HeadShape {
   readonly headSize: number;
 }
 
+export interface Inputs {
+  readonly q: Strided;
+  readonly k: Strided;
+  readonly v: Strided;
+}
+
 export interface Attended {
   /** [rows, heads x headSize] */
   readonly o: Tensor;
@@ -44,14 +50,19 @@ export interface Attended {
 /** Columns beyond this would need more registers than any GPU has. */
 const LARGEST_HEAD = 256;
 
-/** The variant of the kernels that suits the adapter: see the kernels' header comments. */
-function variant(step: Step, headSize: number): Variant & { readonly lanes: number } {
-  const subgroup =
-    step.sharedSubgroup >= 8 && step.sharedSubgroup <= 32 ? Math.min(4, step.sharedSubgroup) : 0;
-  const lanes = subgroup ? step.sharedSubgroup : 32;
-  // A software adapter compiles every load of a tile into a loop over its lanes: larger tiles compile for minutes.
-  const keys = subgroup || (step.software ? 1 : 4);
-  return { constants: { HEAD_SIZE: headSize, KEYS: keys, LANES: lanes }, subgroup, lanes };
+/**
+ * How the kernels are laid out for an adapter. `shared`: the twins for software adapters, in which a subgroup shares
+ * its loads (see kernels/attention_shared_forward.wgsl); otherwise one lane a row reads for itself.
+ */
+function layoutOf(step: Step, headSize: number): Variant & { shared: boolean; rows: number } {
+  const subgroup = step.sharedSubgroup;
+  if (subgroup >= 4) {
+    const lanes = Math.min(16, subgroup);
+    return { constants: { KEYS: lanes, LANES: subgroup }, lanes, shared: true, rows: subgroup };
+  }
+  // Compilers of software adapters unroll every load over the lanes: larger tiles take them minutes.
+  const keys = step.software ? 1 : 4;
+  return { constants: { HEAD_SIZE: headSize, KEYS: keys, LANES: 32 }, shared: false, rows: 32 };
 }
 
 /** Query blocks of `lanes` rows, the ones with most keys first so that the last to finish are short. */
@@ -123,66 +134,9 @@ function pairs({ spans, causal }: Reading): number {
   return sum;
 }
 
-const scaleOf = (headSize: number) => 1 / Math.sqrt(headSize);
-
-/** o = softmax(q k^T / sqrt(h)) v: see kernels/attention_forward.wgsl. */
-export function attend(
-  step: Step,
-  { q, k, v }: { q: Strided; k: Strided; v: Strided },
-  reading: Reading,
-  shape: HeadShape,
-): Attended {
-  check(shape, { q, k, v });
-  const { heads, keyValueHeads, headSize } = shape;
-  const o = step.tensor([reading.rows, heads * headSize]);
-  const lse = step.tensor([reading.rows, heads]);
-  const kind = variant(step, headSize);
-  const { plan, blocks } = queryPlan(step, reading, kind.lanes);
-  step.run(variantOf(kernels.attention_forward, kind), {
-    bindings: { q: q.tensor, k: k.tensor, v: v.tensor, plan, o, lse },
-    params: {
-      blocks,
-      count: blocks * heads,
-      heads,
-      group: heads / keyValueHeads,
-      q_offset: q.offset / 4,
-      q_stride: q.stride / 4,
-      k_offset: k.offset / 4,
-      k_stride: k.stride / 4,
-      v_offset: v.offset / 4,
-      v_stride: v.stride / 4,
-      scale: scaleOf(headSize),
-    },
-    overrides: { CAUSAL: reading.causal },
-    workgroups: gridOf(blocks * heads),
-    cost: { flops: 4 * headSize * heads * pairs(reading), bytes: 16 * o.size },
-  });
-  return { o, lse };
-}
-
-/** The gradients of `attend`, into dq, dk, dv (overwritten): see kernels/attention_{delta,dq,dkv}.wgsl. */
-export function attendGradient(
-  step: Step,
-  dO: Tensor,
-  { o, lse }: Attended,
-  { q, k, v }: { q: Strided; k: Strided; v: Strided },
-  reading: Reading,
-  shape: HeadShape,
-  into: { dq: Strided; dk: Strided; dv: Strided },
-): void {
-  check(shape, { q, k, v, ...into });
-  const { heads, keyValueHeads, headSize } = shape;
-  const stats = step.tensor([reading.rows, heads, 2]);
-  const count = reading.rows * heads;
-  step.run(kernels.attention_delta, {
-    bindings: { d_out: dO, o, lse, stats },
-    params: { count },
-    overrides: { HEAD_SIZE: headSize },
-    workgroups: gridOf(Math.ceil(count / 64)),
-    cost: { flops: 2 * o.size, bytes: 8 * o.size },
-  });
-  const kind = variant(step, headSize);
-  const params = {
+/** The scalars that all kernels share; offsets and strides in vec4. */
+function inputParams({ q, k, v }: Inputs, { heads, keyValueHeads, headSize }: HeadShape) {
+  return {
     heads,
     group: heads / keyValueHeads,
     q_offset: q.offset / 4,
@@ -191,46 +145,145 @@ export function attendGradient(
     k_stride: k.stride / 4,
     v_offset: v.offset / 4,
     v_stride: v.stride / 4,
-    scale: scaleOf(headSize),
+    scale: 1 / Math.sqrt(headSize),
   };
+}
+
+/** o = softmax(q k^T / sqrt(h)) v: see kernels/attention_forward.wgsl. */
+export function attend(step: Step, inputs: Inputs, reading: Reading, shape: HeadShape): Attended {
+  const { q, k, v } = inputs;
+  check(shape, { q, k, v });
+  const { heads, headSize } = shape;
+  const o = step.tensor([reading.rows, heads * headSize]);
+  const lse = step.tensor([reading.rows, heads]);
+  const layout = layoutOf(step, headSize);
+  const { plan, blocks } = queryPlan(step, reading, layout.rows);
+  const bindings = { q: q.tensor, k: k.tensor, v: v.tensor, plan, o, lse };
+  const params = { ...inputParams(inputs, shape), blocks, count: blocks * heads };
+  const workgroups = gridOf(blocks * heads);
+  const cost = { flops: 4 * headSize * heads * pairs(reading), bytes: 16 * o.size };
+  if (layout.shared) {
+    const kernel = variantOf(kernels.attention_shared_forward, layout);
+    const uniform = { head_size: headSize, causal: Number(reading.causal) };
+    step.run(kernel, { bindings, params: { ...params, ...uniform }, workgroups, cost });
+  } else {
+    const kernel = variantOf(kernels.attention_forward, layout);
+    step.run(kernel, { bindings, params, overrides: { CAUSAL: reading.causal }, workgroups, cost });
+  }
+  return { o, lse };
+}
+
+/** The gradients of `attend`, into dq, dk, dv (overwritten): see kernels/attention_{delta,dq,dkv}.wgsl. */
+export function attendGradient(
+  step: Step,
+  dO: Tensor,
+  { o, lse }: Attended,
+  inputs: Inputs,
+  reading: Reading,
+  shape: HeadShape,
+  into: { dq: Strided; dk: Strided; dv: Strided },
+): void {
+  const { q, k, v } = inputs;
+  check(shape, { q, k, v, ...into });
+  const { heads, headSize } = shape;
+  const stats = step.tensor([reading.rows, heads, 2]);
+  const count = reading.rows * heads;
+  step.run(kernels.attention_delta, {
+    bindings: { d_out: dO, o, lse, stats },
+    params: { count, head_size: headSize },
+    workgroups: gridOf(Math.ceil(count / 64)),
+    cost: { flops: 2 * o.size, bytes: 8 * o.size },
+  });
   const rows = { q: q.tensor, k: k.tensor, v: v.tensor, d_out: dO, stats };
-  const work = heads * headSize * pairs(reading);
-  const byQuery = queryPlan(step, reading, kind.lanes);
-  step.run(variantOf(kernels.attention_dq, kind), {
-    bindings: { ...rows, plan: byQuery.plan, dq: into.dq.tensor },
-    params: {
-      ...params,
-      blocks: byQuery.blocks,
-      count: byQuery.blocks * heads,
-      dq_offset: into.dq.offset / 4,
-      dq_stride: into.dq.stride / 4,
-    },
-    overrides: { CAUSAL: reading.causal },
-    workgroups: gridOf(byQuery.blocks * heads),
-    cost: { flops: 6 * work, bytes: 20 * o.size },
-  });
-  const byKey = keyPlan(step, reading, kind.lanes);
-  const shared = into.dk.tensor.bufferId === into.dv.tensor.bufferId;
-  step.run(variantOf(kernels.attention_dkv, kind), {
-    bindings: {
-      ...rows,
-      plan: byKey.plan,
-      dk: into.dk.tensor,
-      dv: shared ? step.tensor([4]) : into.dv.tensor,
-    },
-    params: {
-      ...params,
-      blocks: byKey.blocks,
-      count: byKey.blocks * keyValueHeads,
-      ranges: byKey.ranges,
-      dk_offset: into.dk.offset / 4,
-      dk_stride: into.dk.stride / 4,
-      dv_offset: into.dv.offset / 4,
-      dv_stride: into.dv.stride / 4,
-    },
-    overrides: { CAUSAL: reading.causal, SHARED: shared },
-    workgroups: gridOf(byKey.blocks * keyValueHeads),
-    cost: { flops: 8 * work, bytes: 24 * o.size },
-  });
+  queryGradient(step, rows, inputs, reading, shape, into.dq);
+  keyValueGradient(step, rows, inputs, reading, shape, into.dk, into.dv);
   step.free(stats);
+}
+
+interface Rows {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly d_out: Tensor;
+  readonly stats: Tensor;
+}
+
+function queryGradient(
+  step: Step,
+  rows: Rows,
+  inputs: Inputs,
+  reading: Reading,
+  shape: HeadShape,
+  dq: Strided,
+): void {
+  const { heads, headSize } = shape;
+  const layout = layoutOf(step, headSize);
+  const { plan, blocks } = queryPlan(step, reading, layout.rows);
+  const bindings = { ...rows, plan, dq: dq.tensor };
+  const params = {
+    ...inputParams(inputs, shape),
+    blocks,
+    count: blocks * heads,
+    dq_offset: dq.offset / 4,
+    dq_stride: dq.stride / 4,
+  };
+  const workgroups = gridOf(blocks * heads);
+  const width = heads * headSize;
+  const cost = { flops: 6 * width * pairs(reading), bytes: 20 * width * reading.rows };
+  if (layout.shared) {
+    const kernel = variantOf(kernels.attention_shared_dq, layout);
+    const uniform = { head_size: headSize, causal: Number(reading.causal) };
+    step.run(kernel, { bindings, params: { ...params, ...uniform }, workgroups, cost });
+  } else {
+    const kernel = variantOf(kernels.attention_dq, layout);
+    step.run(kernel, { bindings, params, overrides: { CAUSAL: reading.causal }, workgroups, cost });
+  }
+}
+
+function keyValueGradient(
+  step: Step,
+  rows: Rows,
+  inputs: Inputs,
+  reading: Reading,
+  shape: HeadShape,
+  dk: Strided,
+  dv: Strided,
+): void {
+  const { heads, keyValueHeads, headSize } = shape;
+  const layout = layoutOf(step, headSize);
+  const { plan, blocks, ranges } = keyPlan(step, reading, layout.rows);
+  // A buffer cannot be bound for writing twice.
+  const SHARED = dk.tensor.bufferId === dv.tensor.bufferId;
+  const spare = SHARED ? step.tensor([4]) : dv.tensor;
+  const bindings = { ...rows, plan, dk: dk.tensor, dv: spare };
+  const params = {
+    ...inputParams(inputs, shape),
+    blocks,
+    ranges,
+    dk_offset: dk.offset / 4,
+    dk_stride: dk.stride / 4,
+    dv_offset: dv.offset / 4,
+    dv_stride: dv.stride / 4,
+  };
+  const workgroups = gridOf(blocks * keyValueHeads);
+  const width = heads * headSize;
+  const cost = { flops: 8 * width * pairs(reading), bytes: 24 * width * reading.rows };
+  const causal = reading.causal;
+  if (layout.shared) {
+    const kernel = variantOf(kernels.attention_shared_dkv, layout);
+    const uniform = { head_size_causal: 2 * headSize + Number(causal) };
+    step.run(kernel, {
+      bindings,
+      params: { ...params, ...uniform },
+      overrides: { SHARED },
+      workgroups,
+      cost,
+    });
+  } else {
+    const kernel = variantOf(kernels.attention_dkv, layout);
+    const overrides = { CAUSAL: causal, SHARED };
+    const all = { ...params, count: blocks * keyValueHeads };
+    step.run(kernel, { bindings, params: all, overrides, workgroups, cost });
+  }
+  if (SHARED) step.free(spare);
 }
