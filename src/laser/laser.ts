@@ -11,9 +11,9 @@ import type { Tensor } from "../gpu/tensor.ts";
 import type { Llama } from "../llm/llama.ts";
 import { WEIGHT_INITIAL } from "../nn/linear.ts";
 import { packed } from "../ops/packed.ts";
-import type { GateMode } from "../ops/router.ts";
+import type { GateMode, LoadBalancing } from "../ops/router.ts";
 import { encodeTexts, type Prefix } from "./bi-tuning.ts";
-import { type LoadBalancing, MFormer, type MFormerOutput } from "./mformer.ts";
+import { MFormer, type MFormerOutput } from "./mformer.ts";
 import type { TokenizedText } from "./text.ts";
 
 export interface LaserSizes {

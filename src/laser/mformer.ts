@@ -16,7 +16,15 @@ import { aggregate, aggregateGradient } from "../ops/aggregate.ts";
 import type { RaggedKeys } from "../ops/cross-attention.ts";
 import { selectExperts, selectExpertsGradient } from "../ops/experts.ts";
 import { type Packed, packed } from "../ops/packed.ts";
-import { type GateMode, gates, loadBalancing, type Routing, router, routerGradient } from "../ops/router.ts";
+import {
+  type GateMode,
+  gates,
+  type LoadBalancing,
+  loadBalancing,
+  type Routing,
+  router,
+  routerGradient,
+} from "../ops/router.ts";
 
 export interface MFormerSizes {
   /** Width of the collaborative embeddings. */
@@ -36,12 +44,6 @@ export interface MFormerSizes {
   readonly hiddenSize: number;
   readonly gates: GateMode;
   readonly dropout: number;
-}
-
-/** How the load-balancing loss enters the gradient: lambda times `sequence` (Eq. 7 per user) or `batch`. */
-export interface LoadBalancing {
-  readonly scope: "sequence" | "batch";
-  readonly coefficient: number;
 }
 
 /** What one call of the M-Former yields. */
