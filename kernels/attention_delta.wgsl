@@ -22,6 +22,11 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   if (at >= params.count) { return; }
   let width = params.head_size / 4u;
   var sum = 0.0;
-  for (var d = 0u; d < width; d++) { sum += dot(d_out[at * width + d], o[at * width + d]); }
+  for (var d = 0u; d < width; d++) {
+    // The order in which the other kernels sum do . v: a row that reads one key gets a gradient of exactly zero.
+    let a = d_out[at * width + d];
+    let b = o[at * width + d];
+    sum = fma(a.x, b.x, fma(a.y, b.y, fma(a.z, b.z, fma(a.w, b.w, sum))));
+  }
   stats[at] = vec2f(lse[at] * 1.4426950408889634, sum);
 }

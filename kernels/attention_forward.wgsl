@@ -11,8 +11,7 @@
 // Tiling: one lane a query row, with q and the output sums in registers; LANES rows of one head a workgroup; keys in
 // tiles of KEYS with an online softmax (m and l grow, o is rescaled once a tile). Tiles above the diagonal are never
 // visited. No barriers and no workgroup memory: all lanes of a workgroup read the same key, which GPUs broadcast from
-// their cache. Its twin for software adapters is
-// attention_shared_forward.
+// their cache. The twin for software adapters is attention_shared_forward.
 requires immediate_address_space;
 
 const HEAD_SIZE = 64u;
