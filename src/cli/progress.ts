@@ -56,6 +56,7 @@ class Work {
 class BarProgress implements Progress {
   private work: Work | null = null;
   private bar: SingleBar | null = null;
+  private timer: NodeJS.Timeout | null = null;
 
   begin(label: string, total: number, unit: string, first = 0): void {
     this.end();
@@ -71,18 +72,25 @@ class BarProgress implements Progress {
       stream: process.stderr,
     });
     this.bar.start(total, first, { label, unit, rate: "", left: "?", text: "" });
+    // The clock goes on while kernels compile before the first step.
+    this.timer = setInterval(() => {
+      const { work } = this;
+      if (work && work.done === work.first) this.update(work.done, `preparing, ${duration(work.seconds)}`);
+    }, 1000);
+    this.timer.unref();
   }
 
   update(done: number, text?: string): void {
     const { work, bar } = this;
     if (!work || !bar) return;
-    if (text !== undefined) work.text = text;
+    if (text !== undefined || work.done !== done) work.text = text ?? "";
     work.done = done;
     bar.update(done, { rate: work.rate, left: work.left, text: work.text });
   }
 
   end(text?: string): void {
     const { work, bar } = this;
+    if (this.timer) clearInterval(this.timer);
     this.work = null;
     this.bar = null;
     bar?.stop();
@@ -107,11 +115,16 @@ class LineProgress implements Progress {
   private work: Work | null = null;
   private printed = 0;
   private lines = 0;
+  private timer: NodeJS.Timeout | null = null;
 
   begin(label: string, total: number, unit: string, first = 0): void {
+    this.end();
     this.work = new Work(label, total, unit, first);
     this.printed = performance.now();
     this.lines = 0;
+    // Also where no update comes (kernels compile before the first step, which takes a while on some adapters).
+    this.timer = setInterval(() => this.print(), BETWEEN_LINES * 1000);
+    this.timer.unref();
   }
 
   update(done: number, text?: string): void {
@@ -119,25 +132,33 @@ class LineProgress implements Progress {
     if (!work) return;
     if (text !== undefined) work.text = text;
     work.done = done;
-    if (performance.now() - this.printed < BETWEEN_LINES * 1000 || done >= work.total) return;
+    if (done < work.total) this.print();
+  }
+
+  private print(): void {
+    const { work } = this;
+    // A timer may come a little early.
+    if (!work || performance.now() - this.printed < BETWEEN_LINES * 1000 - 50) return;
     this.printed = performance.now();
     this.lines++;
-    const share = Math.floor((100 * done) / work.total);
-    const rest = work.text ? `, ${work.text}` : "";
+    const { label, total, unit, done, text, rate, left } = work;
+    const rest = text ? `, ${text}` : "";
     console.error(
-      `${work.label}: ${done}/${work.total} ${work.unit}, ${share} %, ${work.rate}, ${work.left} left${rest}`,
+      done === work.first
+        ? `${label}: preparing, ${duration(work.seconds)} so far (kernels compile before the first step)`
+        : `${label}: ${done}/${total} ${unit}, ${Math.floor((100 * done) / total)} %, ${rate}, ${left} left${rest}`,
     );
   }
 
   end(text?: string): void {
     const { work } = this;
+    if (this.timer) clearInterval(this.timer);
     this.work = null;
     if (!work) return;
     const took = work.seconds;
     if (text || this.lines > 0 || took >= BETWEEN_LINES) {
-      console.error(
-        `${work.label}: ${work.done - work.first} ${work.unit} in ${duration(took)} (${work.rate})${text ? `, ${text}` : ""}`,
-      );
+      const done = `${work.done - work.first} ${work.unit} in ${duration(took)} (${work.rate})`;
+      console.error(`${work.label}: ${done}${text ? `, ${text}` : ""}`);
     }
   }
 

@@ -5,6 +5,7 @@ import { fileError } from "../files/atomic.ts";
 import type { Gpu } from "../gpu/device.ts";
 import { type LlamaConfig, readLlamaConfig } from "../llm/config.ts";
 import type { Llama } from "../llm/llama.ts";
+import { openLlamaCheckpoint } from "../llm/llama-tensors.ts";
 import { loadLlama } from "../llm/load.ts";
 import { locateBackbone } from "../llm/locate.ts";
 import { checkVocabulary, loadTokenizer, type Tokenizer } from "../llm/tokenizer.ts";
@@ -25,12 +26,13 @@ export interface Backbone extends BackboneFiles {
   readonly llama: Llama;
 }
 
-/** Finds a backbone and reads its config and tokenizer. Throws UserError. */
+/** Finds a backbone, reads its config and tokenizer and checks the headers of its weight files. Throws UserError. */
 export async function openBackbone(nameOrDirectory: string): Promise<BackboneFiles> {
   const directory = locateBackbone(nameOrDirectory);
   const config = await readLlamaConfig(directory);
   const tokenizer = await loadTokenizer(directory);
   checkVocabulary(tokenizer, config.vocabularySize, directory);
+  await (await openLlamaCheckpoint(directory, config)).close();
   return { name: basename(nameOrDirectory), directory, config, tokenizer };
 }
 
