@@ -4,7 +4,8 @@
  */
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { linear, linearWeightGradient, product } from "./linear.ts";
+import { linear, linearWeightGradient } from "./linear.ts";
+import { product } from "./product.ts";
 
 /** y = x W + b. x [M, K] (leading axes are flattened), W [K, N] in f32 or f16, b [N] or null; returns y [M, N]. */
 export function conv1d(step: Step, x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {

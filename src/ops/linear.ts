@@ -1,58 +1,6 @@
-import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import { BYTES, type Tensor } from "../gpu/tensor.ts";
-
-interface ProductShape {
-  readonly m: number;
-  readonly n: number;
-  readonly k: number;
-}
-
-/** Records kernels/product.wgsl; see there for the meaning of the flags. Callers: this file and ops/conv1d.ts. */
-export function product(
-  step: Step,
-  a: Tensor,
-  b: Tensor,
-  c: Tensor,
-  { m, n, k }: ProductShape,
-  options: {
-    transposeA?: boolean;
-    transposeB?: boolean;
-    bias?: Tensor | null;
-    /** Of c's shape and strides. */
-    residual?: Tensor | null;
-    accumulate?: boolean;
-    lda?: number;
-    ldb?: number;
-    ldc?: number;
-    aOffset?: number;
-    cOffset?: number;
-  },
-): void {
-  step.run(kernels.product, {
-    bindings: { a, b, bias: options.bias ?? a, residual: options.residual ?? a, c },
-    params: {
-      m,
-      n,
-      k,
-      lda: options.lda ?? (options.transposeA ? m : k),
-      ldb: options.ldb ?? (options.transposeB ? k : n),
-      ldc: options.ldc ?? n,
-      a_offset: options.aOffset ?? 0,
-      c_offset: options.cOffset ?? 0,
-    },
-    overrides: {
-      TRANSPOSE_A: options.transposeA ?? false,
-      TRANSPOSE_B: options.transposeB ?? false,
-      F16_B: b.dtype === "f16",
-      BIAS: Boolean(options.bias),
-      RESIDUAL: Boolean(options.residual),
-      ACCUMULATE: options.accumulate ?? false,
-    },
-    workgroups: [Math.ceil(n / 64), Math.ceil(m / 64)],
-    cost: { flops: 2 * m * n * k, bytes: 4 * (m * k + m * n) + BYTES[b.dtype] * n * k },
-  });
-}
+import { product } from "./product.ts";
 
 /** The rows [from, to) of a weight that one binding can hold, in the order of the rows. */
 function* windows(weight: Tensor, limit: number): Generator<[number, number, Tensor]> {

@@ -1,0 +1,147 @@
+// product_rows: C[m, n] = sum_k A[m, k] * B(k, n)  (+ bias[n])  (+ residual[m, n])  (+ C[m, n]).
+//
+// For adapters on which every lane pays for its own memory access (software adapters: lavapipe takes about nine
+// instructions a lane and element, against two a whole subgroup for a multiplication and an addition). Forward
+// (TRANSPOSE_B: B = W^T) and input gradient (B = W) of a linear layer.
+// Shapes: A [M, K] with rows of lda elements; B is [N, K] (TRANSPOSE_B) or [K, N] with rows of ldb, f32 or packed f16
+// (F16_B); C and residual [M, N] with rows of ldc from element c_offset on. K, N, lda, ldb, ldc and the offsets are
+// multiples of 4: everything is read and written in groups of four; ops/product-choice.ts takes kernels/product.wgsl
+// otherwise.
+// Who calls it: ops/product.ts.
+// Tiling: a workgroup is one subgroup of LANES = 8 or 16 lanes and makes a tile of ROWS x (4 LANES) of C without
+// workgroup memory and without barriers. Each lane owns four neighbouring columns and keeps ROWS x 4 sums. Every
+// element of A and B is loaded by one lane only, four at a time: lane l loads its four columns of B, and row l of A
+// for all the others, who receive it by broadcast, a register operation. The broadcasts are written out because the
+// lane they read must be a literal.
+requires immediate_address_space;
+enable subgroups;
+
+override LANES: u32 = 8u;
+// 8, 16 or 32; params.rows holds it too.
+override ROWS: u32 = 32u;
+override TRANSPOSE_B: bool = false;
+override F16_B: bool = false;
+// Bits of `added`: what is added to the product. Not overrides, because every variant takes a second to compile.
+const BIAS = 1u;
+const RESIDUAL = 2u;
+const ACCUMULATE = 4u;
+
+struct Params {
+  m: u32, n: u32, k: u32, lda: u32, ldb: u32, ldc: u32, a_offset: u32, c_offset: u32, added: u32,
+  rows: u32,
+}
+
+var<immediate> params: Params;
+@group(0) @binding(0) var<storage, read> a: array<vec4f>;
+@group(0) @binding(1) var<storage, read> b: array<vec4u>;
+@group(0) @binding(2) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(3) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
+
+// Four elements of B, the i-th group of four.
+fn load_b(i: u32) -> vec4f {
+  if (F16_B) {
+    let packed = b[i >> 1u];
+    let pair = select(packed.xy, packed.zw, (i & 1u) == 1u);
+    return vec4f(unpack2x16float(pair.x), unpack2x16float(pair.y));
+  }
+  return bitcast<vec4f>(b[i]);
+}
+
+// Four columns of the row whose elements k .. k+3 are x; b[j] holds the columns' elements at k + j.
+fn dot4(sum: vec4f, x: vec4f, b: mat4x4f) -> vec4f {
+  return fma(vec4f(x.w), b[3], fma(vec4f(x.z), b[2], fma(vec4f(x.y), b[1], fma(vec4f(x.x), b[0], sum))));
+}
+
+// Eight rows of C, whose elements of A are in lanes 0 .. 7 of `a`.
+fn low(s: ptr<function, array<vec4f, 8>>, a: vec4f, b: mat4x4f) {
+  (*s)[0] = dot4((*s)[0], subgroupBroadcast(a, 0u), b);
+  (*s)[1] = dot4((*s)[1], subgroupBroadcast(a, 1u), b);
+  (*s)[2] = dot4((*s)[2], subgroupBroadcast(a, 2u), b);
+  (*s)[3] = dot4((*s)[3], subgroupBroadcast(a, 3u), b);
+  (*s)[4] = dot4((*s)[4], subgroupBroadcast(a, 4u), b);
+  (*s)[5] = dot4((*s)[5], subgroupBroadcast(a, 5u), b);
+  (*s)[6] = dot4((*s)[6], subgroupBroadcast(a, 6u), b);
+  (*s)[7] = dot4((*s)[7], subgroupBroadcast(a, 7u), b);
+}
+
+// The same from lanes 8 .. 15.
+fn high(s: ptr<function, array<vec4f, 8>>, a: vec4f, b: mat4x4f) {
+  (*s)[0] = dot4((*s)[0], subgroupBroadcast(a, 8u), b);
+  (*s)[1] = dot4((*s)[1], subgroupBroadcast(a, 9u), b);
+  (*s)[2] = dot4((*s)[2], subgroupBroadcast(a, 10u), b);
+  (*s)[3] = dot4((*s)[3], subgroupBroadcast(a, 11u), b);
+  (*s)[4] = dot4((*s)[4], subgroupBroadcast(a, 12u), b);
+  (*s)[5] = dot4((*s)[5], subgroupBroadcast(a, 13u), b);
+  (*s)[6] = dot4((*s)[6], subgroupBroadcast(a, 14u), b);
+  (*s)[7] = dot4((*s)[7], subgroupBroadcast(a, 15u), b);
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
+  let row = group.y * ROWS;
+  let column = group.x * (4u * LANES) + 4u * lane;
+  // Rows and columns past the end read the last ones, whose products are not stored.
+  let last = params.m - 1u;
+  let row0 = (params.a_offset + min(row + lane, last) * params.lda) >> 2u;
+  let row1 = (params.a_offset + min(row + LANES + lane, last) * params.lda) >> 2u;
+  let row2 = (params.a_offset + min(row + 2u * LANES + lane, last) * params.lda) >> 2u;
+  let row3 = (params.a_offset + min(row + 3u * LANES + lane, last) * params.lda) >> 2u;
+  let b_column = min(column, params.n - 4u);
+  let groups = params.k >> 2u;
+  let ldb = params.ldb >> 2u;
+  let b_start = select(b_column >> 2u, b_column * ldb, TRANSPOSE_B);
+  var s0: array<vec4f, 8>;
+  var s1: array<vec4f, 8>;
+  var s2: array<vec4f, 8>;
+  var s3: array<vec4f, 8>;
+  for (var k = 0u; k < groups; k++) {
+    var panel: mat4x4f;
+    if (TRANSPOSE_B) {
+      // Each load holds four k of one column.
+      panel = transpose(mat4x4f(load_b(b_start + k), load_b(b_start + ldb + k), load_b(b_start + 2u * ldb + k),
+                                load_b(b_start + 3u * ldb + k)));
+    } else {
+      let at = b_start + 4u * k * ldb;
+      panel = mat4x4f(load_b(at), load_b(at + ldb), load_b(at + 2u * ldb), load_b(at + 3u * ldb));
+    }
+    let a0 = a[row0 + k];
+    low(&s0, a0, panel);
+    if (LANES == 16u) {
+      if (ROWS > 8u) { high(&s1, a0, panel); }
+      if (ROWS > 16u) {
+        let a1 = a[row1 + k];
+        low(&s2, a1, panel);
+        high(&s3, a1, panel);
+      }
+    } else {
+      if (ROWS > 8u) { low(&s1, a[row1 + k], panel); }
+      if (ROWS > 16u) {
+        low(&s2, a[row2 + k], panel);
+        low(&s3, a[row3 + k], panel);
+      }
+    }
+  }
+  if (column >= params.n) { return; }
+  // Copied because the loop below indexes dynamically, which would force the sums into memory. It must stay a loop:
+  // unrolled, its memory accesses take lavapipe longer to compile than all the rest. Hence a bound it cannot know, and
+  // an array longer than the 32 turns up to which it unrolls.
+  var rows: array<vec4f, 33>;
+  for (var i = 0u; i < 8u; i++) {
+    rows[i] = s0[i];
+    if (ROWS > 8u) { rows[8u + i] = s1[i]; }
+    if (ROWS > 16u) {
+      rows[16u + i] = s2[i];
+      rows[24u + i] = s3[i];
+    }
+  }
+  let end = min(params.rows, params.m - row);
+  for (var i = 0u; i < end; i++) {
+    let at = (params.c_offset + (row + i) * params.ldc + column) >> 2u;
+    var value = rows[i];
+    if ((params.added & BIAS) != 0u) { value += bias[column >> 2u]; }
+    if ((params.added & RESIDUAL) != 0u) { value += residual[at]; }
+    if ((params.added & ACCUMULATE) != 0u) { value += c[at]; }
+    c[at] = value;
+  }
+}

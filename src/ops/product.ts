@@ -1,0 +1,124 @@
+import { gridOf } from "../gpu/grid.ts";
+import { kernels } from "../gpu/kernels.generated.ts";
+import type { Step } from "../gpu/step.ts";
+import { BYTES, type Tensor } from "../gpu/tensor.ts";
+import { chooseProduct } from "./product-choice.ts";
+
+export interface ProductShape {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+}
+
+export interface ProductOptions {
+  /** A lies as [K, M]. */
+  readonly transposeA?: boolean;
+  /** B lies as [N, K]. */
+  readonly transposeB?: boolean;
+  /** [N]. */
+  readonly bias?: Tensor | null;
+  /** Of c's shape and strides. */
+  readonly residual?: Tensor | null;
+  /** Add to what c holds. */
+  readonly accumulate?: boolean;
+  /** Row lengths in elements, where they differ from the matrices' widths. */
+  readonly lda?: number;
+  readonly ldb?: number;
+  readonly ldc?: number;
+  /** First element of A and of C (and residual) inside their tensors. */
+  readonly aOffset?: number;
+  readonly cOffset?: number;
+}
+
+/**
+ * C [M, N] = A [M, K] B [K, N] (+ bias) (+ residual) (+ C): records the kernel of product-choice.ts. A, C in f32, B in
+ * f32 or f16. C must not share its buffer with the operands.
+ */
+export function product(
+  step: Step,
+  a: Tensor,
+  b: Tensor,
+  c: Tensor,
+  { m, n, k }: ProductShape,
+  options: ProductOptions,
+): void {
+  const {
+    transposeA = false,
+    transposeB = false,
+    bias = null,
+    residual = null,
+    accumulate = false,
+  } = options;
+  const lda = options.lda ?? (transposeA ? m : k);
+  const ldb = options.ldb ?? (transposeB ? k : n);
+  const ldc = options.ldc ?? n;
+  const aOffset = options.aOffset ?? 0;
+  const cOffset = options.cOffset ?? 0;
+  const f16 = b.dtype === "f16";
+  const grouped = [n, lda, ldb, ldc, aOffset, cOffset, transposeA ? m : k, f16 ? b.size / 2 : 0];
+  const choice = chooseProduct(
+    {
+      m,
+      n,
+      k,
+      transposeA,
+      f16,
+      groupsOfFour:
+        grouped.every((extent) => extent % 4 === 0) && !(transposeA && (transposeB || bias || residual)),
+    },
+    step.sharedSubgroup,
+  );
+  const shape = { m, n, k, lda, ldb, ldc, a_offset: aOffset };
+  const cost = { flops: 2 * m * n * k, bytes: 4 * (m * k + m * n) + BYTES[b.dtype] * n * k };
+  const added = { BIAS: Boolean(bias), RESIDUAL: Boolean(residual) };
+  const epilogue = { bias: bias ?? a, residual: residual ?? a };
+  if (choice.kernel === "rows") {
+    const { lanes, rows } = choice;
+    step.run(kernels.product_rows, {
+      bindings: { a, b, ...epilogue, c },
+      // The bits of the kernel's constants BIAS, RESIDUAL and ACCUMULATE.
+      params: {
+        ...shape,
+        c_offset: cOffset,
+        rows,
+        added: (bias ? 1 : 0) | (residual ? 2 : 0) | (accumulate ? 4 : 0),
+      },
+      overrides: { LANES: lanes, ROWS: rows, TRANSPOSE_B: transposeB, F16_B: f16 },
+      workgroups: [Math.ceil(n / (4 * lanes)), Math.ceil(m / rows)],
+      cost,
+    });
+    return;
+  }
+  // A split reduction writes its parts beside each other; product_sum adds them, in order, to C.
+  const splits = ldc === n && cOffset === 0 && !bias && !residual ? choice.splits : 1;
+  const depth = Math.ceil(k / splits);
+  const out = splits === 1 ? c : step.tensor([splits, m, n]);
+  const ACCUMULATE = accumulate && splits === 1;
+  const params = { ...shape, c_offset: cOffset, depth, split_stride: m * n };
+  if (choice.kernel === "columns") {
+    step.run(kernels.product_columns, {
+      bindings: { a, b, c: out },
+      params: { ...params, accumulate: Number(ACCUMULATE) },
+      overrides: { LANES: choice.lanes },
+      workgroups: [Math.ceil(n / (4 * choice.lanes)), Math.ceil(m / 32), splits],
+      cost,
+    });
+  } else {
+    step.run(kernels.product, {
+      bindings: { a, b, ...epilogue, c: out },
+      params,
+      overrides: { TRANSPOSE_A: transposeA, TRANSPOSE_B: transposeB, F16_B: f16, ...added, ACCUMULATE },
+      workgroups: [Math.ceil(n / 64), Math.ceil(m / 64), splits],
+      cost,
+    });
+  }
+  if (out === c) return;
+  step.run(kernels.product_sum, {
+    bindings: { partials: out, c },
+    params: { size: m * n, splits },
+    overrides: { ACCUMULATE: accumulate },
+    workgroups: gridOf(Math.ceil((m * n) / 64)),
+    cost: { flops: splits * m * n, bytes: 4 * (splits + 1) * m * n },
+  });
+  step.free(out);
+}
