@@ -75,7 +75,7 @@ t("data that is missing, damaged or too small", async () => {
     await laser(["data", "amazon"], home),
     "Toys_5.json.gz",
     "50 of 51 records are malformed",
-    "line 1",
+    "line 2",
   );
 
   const noTitles = join(home, "no-titles");
