@@ -45,7 +45,7 @@ async function compare(paths: string[], flags: CompareFlags): Promise<void> {
         // A dump that cannot be compared does not keep the others from it; other errors are defects of this program.
         if (!(error instanceof UserError)) throw error;
         errors.push({ file, error: error.message });
-        if (!flags.json) console.log(`error: ${error.message}`);
+        console.error(`error: ${error.message}`);
       }
     }
   } finally {

@@ -29,6 +29,8 @@ export function kernelKind(
   return {
     tolerance: (weights) => (options.hasWeights && weights === "f16" ? STORAGE_F16 : KERNEL_F32),
     run: async (context, dump) => {
+      // A dry run first: it checks the inputs, and compiles the kernels of the case in parallel.
+      await context.gpu.warm((step) => record(step, dump, new Outputs(dump), context));
       const outputs = new Outputs(dump);
       await inStep(context.gpu, dump, (step) => record(step, dump, outputs, context));
       await outputs.settle();

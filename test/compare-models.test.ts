@@ -1,0 +1,47 @@
+import { basename } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { Comparison } from "../src/eval/compare/compare.ts";
+import { assertPasses, CHECKPOINTS, committedDumps, DUMPS, testSharpness } from "./dumps.ts";
+import { openTestGpu } from "./gpu.ts";
+import { temporaryFolder } from "./temporary.ts";
+
+const t = suite("compare: whole models against the PyTorch dumps");
+const gpu = await openTestGpu();
+const f32 = new Comparison(gpu, "f32", CHECKPOINTS);
+/** For changed copies of dumps, which lie elsewhere. */
+const changed = new Comparison(gpu, "f32", DUMPS);
+const f16 = new Comparison(gpu, "f16", CHECKPOINTS);
+t.after(async () => {
+  await f32.release();
+  await f16.release();
+  await changed.release();
+  gpu.close();
+});
+
+const kinds = ["mformer", "backbone", "laser_step"];
+const dumps = await committedDumps(kinds);
+
+t("there is a dump of every kind", () => {
+  assert.equal(
+    kinds.filter((kind) => !dumps.some((dump) => dump.kind === kind)),
+    [],
+  );
+});
+
+for (const { path } of dumps) {
+  t(basename(path), async () => assertPasses(await f32.file(path)));
+}
+
+for (const { path, kind } of dumps.filter((dump) => dump.kind !== "mformer")) {
+  t(`${basename(path)}, frozen weights in f16`, async () => {
+    const report = await f16.file(path);
+    assertPasses(report);
+    assert.is(report.kind, kind);
+  });
+}
+
+const own = dumps.filter(({ path }) => !path.includes("stories260K"));
+testSharpness(t, () => changed, own, temporaryFolder());
+
+t.run();
