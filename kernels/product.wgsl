@@ -1,5 +1,4 @@
-// product: C[m, n] = sum_k A(m, k) * B(k, n)  (+ bias[n])  (+ residual[m, n])
-// (+ C[m, n] when ACCUMULATE), sums in f32.
+// product: C[m, n] = sum_k A(m, k) * B(k, n)  (+ bias[n])  (+ residual[m, n])  (+ C[m, n]), sums in f32.
 //
 // One kernel serves the three products of a linear layer y = x W^T + b with W [N, K]:
 //   forward          y  = x  W^T        A = x,  B = W^T   (TRANSPOSE_B)
@@ -19,12 +18,15 @@ requires immediate_address_space;
 override TRANSPOSE_A: bool = false;
 override TRANSPOSE_B: bool = false;
 override F16_B: bool = false;
-override BIAS: bool = false;
-override RESIDUAL: bool = false;
-override ACCUMULATE: bool = false;
+
+// Bits of `added`: what is added to the product.
+const BIAS = 1u;
+const RESIDUAL = 2u;
+const ACCUMULATE = 4u;
 
 struct Params {
   m: u32, n: u32, k: u32, lda: u32, ldb: u32, ldc: u32, a_offset: u32, c_offset: u32, depth: u32, split_stride: u32,
+  added: u32,
 }
 
 var<immediate> params: Params;
@@ -36,9 +38,10 @@ var<immediate> params: Params;
 
 const TILE = 64u;
 const DEPTH = 16u;
-// Rows are padded by one so that the lanes of a column do not meet in one memory bank.
-var<workgroup> a_tile: array<f32, 16 * 65>;
-var<workgroup> b_tile: array<f32, 16 * 65>;
+// Four rows (columns) of one k lie together, so that a lane reads its four at once. The 64 of a k take 17 places, not
+// 16, so that the lanes writing one after the other do not meet in one memory bank.
+var<workgroup> a_tile: array<vec4f, 16 * 17>;
+var<workgroup> b_tile: array<vec4f, 16 * 17>;
 
 fn load_a(m: u32, k: u32, end: u32) -> f32 {
   if (m >= params.m || k >= end) { return 0.0; }
@@ -62,40 +65,47 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
   let column = group.x * TILE;
   let first = group.z * params.depth;
   let end = min(first + params.depth, params.k);
-  var sums: array<array<f32, 4>, 4>;
+  var sums: array<vec4f, 4>;
   for (var depth = first; depth < end; depth += DEPTH) {
-    for (var i = index; i < TILE * DEPTH; i += 256u) {
-      // Neighbouring lanes read neighbouring elements of memory, whichever way the matrix lies.
-      let am = select(i / DEPTH, i % TILE, TRANSPOSE_A);
-      let ak = select(i % DEPTH, i / TILE, TRANSPOSE_A);
-      a_tile[ak * 65u + am] = load_a(row + am, depth + ak, end);
-      let bn = select(i % TILE, i / DEPTH, TRANSPOSE_B);
-      let bk = select(i / TILE, i % DEPTH, TRANSPOSE_B);
-      b_tile[bk * 65u + bn] = load_b(depth + bk, column + bn, end);
-    }
+    // Each lane brings four rows of one k of A and four columns of one k of B. Neighbouring lanes read neighbouring
+    // elements of memory, whichever way the matrix lies.
+    let am = select(index / DEPTH, index % 16u, TRANSPOSE_A);
+    let ak = select(index % DEPTH, index / 16u, TRANSPOSE_A);
+    let m = row + 4u * am;
+    let a_k = depth + ak;
+    a_tile[ak * 17u + am] =
+      vec4f(load_a(m, a_k, end), load_a(m + 1u, a_k, end), load_a(m + 2u, a_k, end), load_a(m + 3u, a_k, end));
+    let bn = select(index % 16u, index / DEPTH, TRANSPOSE_B);
+    let bk = select(index / 16u, index % DEPTH, TRANSPOSE_B);
+    let n = column + 4u * bn;
+    let b_k = depth + bk;
+    b_tile[bk * 17u + bn] =
+      vec4f(load_b(b_k, n, end), load_b(b_k, n + 1u, end), load_b(b_k, n + 2u, end), load_b(b_k, n + 3u, end));
     workgroupBarrier();
     for (var k = 0u; k < DEPTH; k++) {
-      var bs: array<f32, 4>;
-      for (var j = 0u; j < 4u; j++) { bs[j] = b_tile[k * 65u + lane.x + 16u * j]; }
-      for (var i = 0u; i < 4u; i++) {
-        let x = a_tile[k * 65u + lane.y * 4u + i];
-        for (var j = 0u; j < 4u; j++) { sums[i][j] = fma(x, bs[j], sums[i][j]); }
-      }
+      let x = a_tile[k * 17u + lane.y];
+      let w = b_tile[k * 17u + lane.x];
+      for (var i = 0u; i < 4u; i++) { sums[i] = fma(vec4f(x[i]), w, sums[i]); }
     }
     workgroupBarrier();
   }
+  // A loop that no compiler unrolls over a copy of the sums (see product_rows.wgsl): unrolled, the memory accesses of
+  // these few lines take a software adapter 10 s to compile.
+  var values: array<f32, 33>;
   for (var i = 0u; i < 4u; i++) {
-    let m = row + lane.y * 4u + i;
-    for (var j = 0u; j < 4u; j++) {
-      let n = column + lane.x + 16u * j;
-      if (m < params.m && n < params.n) {
-        let at = params.c_offset + group.z * params.split_stride + m * params.ldc + n;
-        var value = sums[i][j];
-        if (BIAS) { value += bias[n]; }
-        if (RESIDUAL) { value += residual[at]; }
-        if (ACCUMULATE) { value += c[at]; }
-        c[at] = value;
-      }
+    for (var j = 0u; j < 4u; j++) { values[4u * i + j] = sums[i][j]; }
+  }
+  let first_row = min(row + lane.y * 4u, params.m);
+  let count = 4u * min(4u, params.m - first_row);
+  for (var i = 0u; i < count; i++) {
+    let n = column + lane.x * 4u + (i & 3u);
+    if (n < params.n) {
+      let at = params.c_offset + group.z * params.split_stride + (first_row + (i >> 2u)) * params.ldc + n;
+      var value = values[i];
+      if ((params.added & BIAS) != 0u) { value += bias[n]; }
+      if ((params.added & RESIDUAL) != 0u) { value += residual[at]; }
+      if ((params.added & ACCUMULATE) != 0u) { value += c[at]; }
+      c[at] = value;
     }
   }
 }

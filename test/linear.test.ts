@@ -42,6 +42,8 @@ for (const [m, n, k] of [
   [67, 129, 65],
   [130, 1, 31],
   [17, 200, 128],
+  [33, 36, 20],
+  [1, 64, 96],
 ]) {
   t(`forward and gradients, M ${m} N ${n} K ${k}`, async () => {
     const x = noise(m * k, 1);
@@ -74,28 +76,36 @@ for (const [m, n, k] of [
   });
 }
 
-t("a weight past the binding limit is taken in windows, to the bit", async () => {
-  const small = await openTestGpu({ maxBindingBytes: 70_000 });
-  try {
-    const [m, n, k] = [5, 300, 129];
-    const results = [];
-    for (const device of [gpu, small]) {
-      const w = device.parameter([n, k], "f32", noise(n * k, 2));
-      const b = device.parameter([n], "f32", noise(n, 3));
-      const step = device.step("windows");
-      const residual = step.upload(noise(m * n, 5), [m, n]);
-      const y = step.readFloats(linear(step, step.upload(noise(m * k, 1), [m, k]), w, b, { residual }));
-      const dx = step.readFloats(linearInputGradient(step, step.upload(noise(m * n, 4), [m, n]), w));
-      await step.submit();
-      results.push([await y, await dx]);
-      device.release(w);
-      device.release(b);
-    }
-    assert.equal(results[0][0], results[1][0]);
-    assertClose("dx", results[1][1], results[0][1], KERNEL_F32);
-  } finally {
-    small.close();
-  }
-});
+for (const shape of [
+  [5, 300, 129],
+  [33, 300, 132],
+]) {
+  t(
+    `a weight [${shape[1]}, ${shape[2]}] past the binding limit is taken in windows, to the bit`,
+    async () => {
+      const small = await openTestGpu({ maxBindingBytes: 70_000 });
+      try {
+        const [m, n, k] = shape;
+        const results = [];
+        for (const device of [gpu, small]) {
+          const w = device.parameter([n, k], "f32", noise(n * k, 2));
+          const b = device.parameter([n], "f32", noise(n, 3));
+          const step = device.step("windows");
+          const residual = step.upload(noise(m * n, 5), [m, n]);
+          const y = step.readFloats(linear(step, step.upload(noise(m * k, 1), [m, k]), w, b, { residual }));
+          const dx = step.readFloats(linearInputGradient(step, step.upload(noise(m * n, 4), [m, n]), w));
+          await step.submit();
+          results.push([await y, await dx]);
+          device.release(w);
+          device.release(b);
+        }
+        assert.equal(results[0][0], results[1][0]);
+        assertClose("dx", results[1][1], results[0][1], KERNEL_F32);
+      } finally {
+        small.close();
+      }
+    },
+  );
+}
 
 t.run();

@@ -1,19 +1,20 @@
 /**
  * Which kernel makes a product, and in how many parts: the one place where adapters and shapes are told apart.
  *
- * | adapter                                        | product              | kernel               | tile of C          |
- * |------------------------------------------------|----------------------|----------------------|--------------------|
- * | software, subgroups of 8 or more lanes (L = 8, | A not transposed     | product_rows.wgsl    | 8 or 32 x 4 L      |
- * | or 16 where there are 16), groups of four      | A transposed, B f32  | product_columns.wgsl | 32 x 4 L           |
- * | any other adapter, or other alignment          | any                  | product.wgsl         | 64 x 64            |
+ * | adapter                                   | product                         | kernel                | tile of C     |
+ * |-------------------------------------------|---------------------------------|-----------------------|---------------|
+ * | software, subgroups of 8 or more lanes    | groups of four, A as it is      | product_rows.wgsl     | 8, 32 x 4 L   |
+ * | (L = 8, or 16 where there are 16)         | groups of four, A^T, B f32      | product_columns.wgsl  | 32 x 4 L      |
+ * |                                           | else                            | product_strided.wgsl  | 32 x 4 L      |
+ * | any other                                 | any                             | product.wgsl          | 64 x 64       |
  *
- * The first two share every element they load across a subgroup's registers: on a software adapter a load costs as
- * much as dozens of multiplications, whereas on a GPU the loads of neighbouring lanes are one transaction, and workgroup
- * memory shares them further.
+ * The first three share every element they load across a subgroup's registers: on a software adapter a load costs as
+ * much as dozens of multiplications, whereas on a GPU the loads of neighbouring lanes are one transaction, and
+ * workgroup memory shares them further.
  */
 export type ProductChoice =
   | { readonly kernel: "rows"; readonly lanes: 8 | 16; readonly rows: 8 | 32 }
-  | { readonly kernel: "columns"; readonly lanes: 8 | 16; readonly splits: number }
+  | { readonly kernel: "columns" | "strided"; readonly lanes: 8 | 16; readonly splits: number }
   | { readonly kernel: "tile"; readonly splits: number };
 
 /** What the choice depends on. */
@@ -34,33 +35,23 @@ const GPU_WORKGROUPS = 128;
 /** A part of a split reduction is at least this long, so that adding the parts stays cheap beside it. */
 const LEAST_DEPTH = 256;
 
-/** `sharedSubgroup`: see Gpu.sharedSubgroup. */
+/** The kernel for an adapter: `sharedSubgroup` is Gpu.sharedSubgroup. */
 export function chooseProduct(
   { m, n, k, transposeA, f16, groupsOfFour }: ProductTraits,
   sharedSubgroup: number,
 ): ProductChoice {
-  if (sharedSubgroup >= 8 && groupsOfFour && !(transposeA && f16)) {
-    const lanes = sharedSubgroup >= 16 ? 16 : 8;
-    const across = Math.ceil(n / (4 * lanes));
-    if (transposeA) {
-      return {
-        kernel: "columns",
-        lanes,
-        splits: splitsOf(across * Math.ceil(m / 32), k, SOFTWARE_WORKGROUPS),
-      };
-    }
-    // Small tiles for few rows, or when large ones would be too few for the cores.
-    const few = m <= 8 || across * Math.ceil(m / 32) < SOFTWARE_WORKGROUPS / 4;
-    return { kernel: "rows", lanes, rows: few ? 8 : 32 };
-  }
   // Only weight gradients have reductions (over the tokens) much longer than their output is large.
-  const tiles = Math.ceil(m / 64) * Math.ceil(n / 64);
-  return {
-    kernel: "tile",
-    splits: transposeA ? splitsOf(tiles, k, sharedSubgroup ? SOFTWARE_WORKGROUPS : GPU_WORKGROUPS) : 1,
+  const splits = (tileRows: number, tileColumns: number, wanted: number) => {
+    const tiles = Math.ceil(m / tileRows) * Math.ceil(n / tileColumns);
+    return transposeA ? Math.max(1, Math.min(Math.ceil(wanted / tiles), Math.floor(k / LEAST_DEPTH))) : 1;
   };
-}
-
-function splitsOf(tiles: number, k: number, wanted: number): number {
-  return Math.max(1, Math.min(Math.ceil(wanted / tiles), Math.floor(k / LEAST_DEPTH)));
+  if (sharedSubgroup < 8) return { kernel: "tile", splits: splits(64, 64, GPU_WORKGROUPS) };
+  const lanes = sharedSubgroup < 16 ? 8 : 16;
+  if (transposeA || !groupsOfFour) {
+    const kernel = groupsOfFour && !f16 ? "columns" : "strided";
+    return { kernel, lanes, splits: splits(32, 4 * lanes, SOFTWARE_WORKGROUPS) };
+  }
+  // Small tiles for few rows, or when large ones would be too few for the cores.
+  const few = m <= 8 || Math.ceil(n / (4 * lanes)) * Math.ceil(m / 32) < SOFTWARE_WORKGROUPS / 4;
+  return { kernel: "rows", lanes, rows: few ? 8 : 32 };
 }

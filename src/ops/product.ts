@@ -49,6 +49,8 @@ export function product(
     residual = null,
     accumulate = false,
   } = options;
+  if (transposeA && (transposeB || bias || residual))
+    throw new Error("product: A^T B takes neither B^T nor bias nor residual");
   const lda = options.lda ?? (transposeA ? m : k);
   const ldb = options.ldb ?? (transposeB ? k : n);
   const ldc = options.ldc ?? n;
@@ -63,26 +65,20 @@ export function product(
       k,
       transposeA,
       f16,
-      groupsOfFour:
-        grouped.every((extent) => extent % 4 === 0) && !(transposeA && (transposeB || bias || residual)),
+      groupsOfFour: grouped.every((extent) => extent % 4 === 0),
     },
     step.sharedSubgroup,
   );
   const shape = { m, n, k, lda, ldb, ldc, a_offset: aOffset };
   const cost = { flops: 2 * m * n * k, bytes: 4 * (m * k + m * n) + BYTES[b.dtype] * n * k };
-  const added = { BIAS: Boolean(bias), RESIDUAL: Boolean(residual) };
+  // The bits of the kernels' constants BIAS, RESIDUAL and ACCUMULATE.
+  const added = (bias ? 1 : 0) | (residual ? 2 : 0);
   const epilogue = { bias: bias ?? a, residual: residual ?? a };
   if (choice.kernel === "rows") {
     const { lanes, rows } = choice;
     step.run(kernels.product_rows, {
       bindings: { a, b, ...epilogue, c },
-      // The bits of the kernel's constants BIAS, RESIDUAL and ACCUMULATE.
-      params: {
-        ...shape,
-        c_offset: cOffset,
-        rows,
-        added: (bias ? 1 : 0) | (residual ? 2 : 0) | (accumulate ? 4 : 0),
-      },
+      params: { ...shape, c_offset: cOffset, rows, added: added | (accumulate ? 4 : 0) },
       overrides: { LANES: lanes, ROWS: rows, TRANSPOSE_B: transposeB, F16_B: f16 },
       workgroups: [Math.ceil(n / (4 * lanes)), Math.ceil(m / rows)],
       cost,
@@ -90,24 +86,46 @@ export function product(
     return;
   }
   // A split reduction writes its parts beside each other; product_sum adds them, in order, to C.
-  const splits = ldc === n && cOffset === 0 && !bias && !residual ? choice.splits : 1;
+  const splits = ldc === n && cOffset === 0 ? choice.splits : 1;
   const depth = Math.ceil(k / splits);
   const out = splits === 1 ? c : step.tensor([splits, m, n]);
-  const ACCUMULATE = accumulate && splits === 1;
+  const accumulateHere = accumulate && splits === 1;
   const params = { ...shape, c_offset: cOffset, depth, split_stride: m * n };
   if (choice.kernel === "columns") {
     step.run(kernels.product_columns, {
       bindings: { a, b, c: out },
-      params: { ...params, accumulate: Number(ACCUMULATE) },
+      params: { ...params, accumulate: Number(accumulateHere) },
       overrides: { LANES: choice.lanes },
+      workgroups: [Math.ceil(n / (4 * choice.lanes)), Math.ceil(m / 32), splits],
+      cost,
+    });
+  } else if (choice.kernel === "strided") {
+    step.run(kernels.product_strided, {
+      bindings: { a, b, ...epilogue, c: out },
+      params: {
+        m,
+        n,
+        k,
+        a_row: transposeA ? 1 : lda,
+        a_step: transposeA ? lda : 1,
+        b_step: transposeB ? 1 : ldb,
+        b_column: transposeB ? ldb : 1,
+        ldc,
+        a_offset: aOffset,
+        c_offset: cOffset,
+        depth,
+        split_stride: m * n,
+        added: added | (accumulateHere ? 4 : 0),
+      },
+      overrides: { LANES: choice.lanes, F16_B: f16 },
       workgroups: [Math.ceil(n / (4 * choice.lanes)), Math.ceil(m / 32), splits],
       cost,
     });
   } else {
     step.run(kernels.product, {
       bindings: { a, b, ...epilogue, c: out },
-      params,
-      overrides: { TRANSPOSE_A: transposeA, TRANSPOSE_B: transposeB, F16_B: f16, ...added, ACCUMULATE },
+      params: { ...params, added: added | (accumulateHere ? 4 : 0) },
+      overrides: { TRANSPOSE_A: transposeA, TRANSPOSE_B: transposeB, F16_B: f16 },
       workgroups: [Math.ceil(n / 64), Math.ceil(m / 64), splits],
       cost,
     });
