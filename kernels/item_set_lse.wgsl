@@ -6,7 +6,7 @@
 // multiple of 4; bias [I]; targets u32, running (four f32), lse, losses [queries].
 // Who calls it: crossEntropy in ops/item-set.ts, panel after panel in the order of the items.
 // Tiling: a workgroup of 32 lanes a query, lanes read groups of four items and keep their own (m, s). They meet once, in
-// their order, in lane 0: on software adapters a barrier costs more than the 32 steps that a tree would save.
+// their order, in lane 0: on software adapters a tree's barriers cost more than the steps it saves.
 requires immediate_address_space;
 
 override BIAS: bool = false;
@@ -60,10 +60,10 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(num_workgroups) grid: vec3u,
   var state = vec4f(LOWEST, 0.0, 0.0, 0.0);
   if (params.first > 0u) { state = running[query]; }
   var most = state.x;
-  for (var i = 0u; i < LANES; i++) { most = max(most, largest[i]); }
-  // A lane without items holds (lowest, 0): its weight does not matter.
+  let lanes = min(LANES, (params.items + 3u) / 4u);
+  for (var i = 0u; i < lanes; i++) { most = max(most, largest[i]); }
   var sum = state.y * exp(state.x - most);
-  for (var i = 0u; i < LANES; i++) { sum += sums[i] * exp(largest[i] - most); }
+  for (var i = 0u; i < lanes; i++) { sum += sums[i] * exp(largest[i] - most); }
   let own = targets[query] - params.first;  // wraps past `items` when the target lies in an earlier panel
   if (own < params.items) { state.z = logits(query, own / 4u)[own % 4u]; }
   running[query] = vec4f(most, sum, state.z, 0.0);

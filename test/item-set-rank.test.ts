@@ -231,7 +231,7 @@ function slices(c: Case, queries: number) {
   return {
     h: c.h.slice(0, queries * c.width),
     target: c.target.slice(0, queries),
-    seen: c.seen && c.seen.slice(0, queries),
+    seen: c.seen?.slice(0, queries) ?? null,
   };
 }
 
