@@ -1,3 +1,4 @@
+import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Laser } from "../laser/laser.ts";
 import type { TokenizedText } from "../laser/text.ts";
@@ -71,8 +72,8 @@ export async function encodeAll(
   progress.end();
   for (let i = 0; i < result.length; i++) {
     if (!Number.isFinite(result[i])) {
-      throw new Error(
-        `text ${Math.floor(i / width)} has an embedding that is not finite; the training has diverged`,
+      throw new UserError(
+        `text ${Math.floor(i / width)} has an embedding that is not finite; the training has diverged: lower --learning-rate or set --clip`,
       );
     }
   }

@@ -46,7 +46,11 @@ export function trainingMemory(
   }
   const batchTokens = config.batchSize * longest;
   const encodedTokens = Math.max(config.tokenBudget, longest);
-  const encodedTexts = Math.ceil(encodedTokens / shortest);
+  // No step encodes more texts than there are.
+  const encodedTexts = Math.min(
+    Math.ceil(encodedTokens / shortest),
+    Math.max(dataset.items.length, dataset.users.length),
+  );
   const queryRows = (texts: number) =>
     config.prefix === "mformer" ? texts * config.activeExperts * config.queryTokens : 0;
   const mformer = (texts: number) =>

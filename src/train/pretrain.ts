@@ -255,7 +255,7 @@ async function epochOf(
   }
   await pending;
   if (!Number.isFinite(sum))
-    throw new Error(`pretraining diverged in epoch ${position.epoch + 1}; lower the learning rate`);
+    throw new UserError(`pretraining diverged in epoch ${position.epoch + 1}; lower the learning rate`);
   return sum / count;
 }
 

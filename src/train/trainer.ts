@@ -7,6 +7,7 @@ import { ADAM, Adam } from "../autograd/adam.ts";
 import { type Dataset, trainingSequence, userSubset, validationCase } from "../data/dataset.ts";
 import { mean, ndcg, recall } from "../eval/metrics.ts";
 import { rankUsers } from "../eval/rank.ts";
+import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Laser, LossSettings } from "../laser/laser.ts";
@@ -220,6 +221,7 @@ class Trainer {
       await saveArtifact(this.options.folder, laser.parameters, artifact, laser.backbone.hiddenSize);
     }
     await this.checkpoint();
+    if (this.options.signal?.aborted) throw new Interrupted(`stopped after update ${position.update}`);
   }
 
   /** One update: forward, backward and Adam in one submit a batch. Returns the mean IIC loss. */
@@ -267,7 +269,7 @@ class Trainer {
       if (normRead) squaredNorm = (await normRead)[0];
     }
     if (!Number.isFinite(iic) || !Number.isFinite(squaredNorm)) {
-      throw new Error(
+      throw new UserError(
         `update ${position.update + 1}: the loss or its gradient is not finite; lower --learning-rate or set --clip`,
       );
     }
