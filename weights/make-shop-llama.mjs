@@ -1,7 +1,13 @@
 // Makes the embedded backbone, weights/shop-llama: a tiny Llama in Hugging Face layout with its tokenizer, trained by
 // this project's engine on texts of generated shops (src/data/shop.ts) whose seeds differ from every shop that a user
-// meets: same words, other items, other users, other hidden partners. It learns the language of such shops (which
-// words make a title, that purchases stay in a style and complement each other), nothing about the demo's shop.
+// meets: same words, other items, other users, other hidden partners.
+//
+// A text is the template over a piece of a user's history or over one item. It stands in for two things that a real
+// language model knows: how such lists go on, and what the template asks for, "summarize the user's characteristics
+// into a single token". For the second, most texts end in a token that the model does not know (<unk>, with noise on
+// its embedding) followed by keywords: words of the items shown, the newer the likelier. So an unknown token at the
+// end, which is what Laser's suffix is at first, gathers what the text is about. Nothing of the hidden purchase graph,
+// and nothing of the demo's shop, is in these texts.
 //
 //   node weights/make-shop-llama.mjs [--updates 320] [--out weights/shop-llama]
 //
@@ -11,10 +17,14 @@ import { parseArgs } from "node:util";
 import {
   ADAM,
   Adam,
+  DEPARTMENTS,
   Gpu,
+  generateShop,
+  historyText,
   loadTokenizer,
+  MATERIALS,
   Random,
-  shopTexts,
+  THEMES,
   TrainableLlama,
   writeSafetensors,
 } from "../dist/index.js";
@@ -38,14 +48,49 @@ const SIZES = {
   ropeTheta: 10000,
 };
 const POSITIONS = 512;
+/** <unk>. */
+const UNKNOWN = 0;
 const BATCH_TOKENS = 6000;
 
-/** Texts of one shop, for training; no seed of theirs can be a number, as a user's is. */
-const textsOf = (shop) => [...shopTexts({ seed: `backbone ${shop}` })];
+/** Share of the texts that end in an unknown token and keywords; the others simply end. */
+const SUMMARISED = 0.8;
+/** Share of the texts that show one item alone. */
+const SINGLE = 0.3;
+const KEYWORDS = 6;
+/** Weight of an item's words against those of the item after it. */
+const RECENCY = 0.7;
+
+/** The words that say what an item is: theme, material, noun (the title's middle), brand and category. */
+function keywords(item) {
+  const words = item.title.split(" ").filter((word) => TELLING.has(word));
+  return [...words, item.brand, item.category].filter(Boolean);
+}
+const TELLING = new Set([...THEMES, ...MATERIALS, ...DEPARTMENTS.flatMap(({ nouns }) => nouns)]);
+
+/** Texts of one shop, each with the keywords that follow it, or null. No seed here can be a number, as a user's is. */
+function* textsOf(shop) {
+  const { items, sequences } = generateShop({ seed: `backbone ${shop}` }).dataset;
+  const random = new Random("backbone texts", shop);
+  for (const u of random.permutation(sequences.length)) {
+    const sequence = [...sequences[u]];
+    const length = random.uniform() < SINGLE ? 1 : 2 + random.below(7);
+    const last = 1 + random.below(sequence.length);
+    const shown = sequence.slice(Math.max(0, last - length), last).map((i) => items[i]);
+    const weights = shown.map((_, i) => RECENCY ** (shown.length - 1 - i));
+    const words = Array.from({ length: KEYWORDS }, () =>
+      random.pick(keywords(shown[random.weighted(weights)])),
+    );
+    const text = historyText(shown, { maxHistory: shown.length });
+    yield { text, words: random.uniform() < SUMMARISED ? ` ${words.join(" ")}` : null };
+  }
+}
 
 mkdirSync(args.out, { recursive: true });
-const tokenizer = trainTokenizer([...textsOf(0), ...textsOf(1)], { most: 2048, least: 2 });
-const vocabularySize = Object.keys(tokenizer.model.vocab).length;
+const trained = trainTokenizer(
+  [0, 1].flatMap((shop) => [...textsOf(shop)].map(({ text, words }) => text + (words ?? ""))),
+  { most: 2048, least: 2 },
+);
+const vocabularySize = Object.keys(trained.model.vocab).length;
 const config = {
   architectures: ["LlamaForCausalLM"],
   model_type: "llama",
@@ -65,12 +110,31 @@ const config = {
   torch_dtype: "float32",
 };
 writeFileSync(`${args.out}/config.json`, `${JSON.stringify(config, null, 2)}\n`);
-writeFileSync(`${args.out}/tokenizer.json`, `${JSON.stringify(tokenizer)}\n`);
-const { encode, leading } = await loadTokenizer(args.out).then((t) => ({
-  encode: (s) => t.encode(s),
-  leading: t.leading,
-}));
-const ids = (text) => Uint32Array.from([...leading, ...encode(text)]).slice(0, POSITIONS);
+writeFileSync(`${args.out}/tokenizer.json`, `${JSON.stringify(trained)}\n`);
+const tokenizer = await loadTokenizer(args.out);
+
+/** Token ids of a text; the unknown token between it and its keywords is at `unknown` (or -1). */
+function encoded({ text, words }) {
+  const ids = [...tokenizer.leading, ...tokenizer.encode(text)];
+  const unknown = words ? ids.length : -1;
+  if (words) ids.push(UNKNOWN, ...tokenizer.encode(words));
+  return { ids: Uint32Array.from(ids), unknown };
+}
+
+/** Noise on the embeddings of the unknown tokens, of a random strength; zero elsewhere. */
+function noiseOf(batch, random) {
+  const total = batch.reduce((sum, { ids }) => sum + ids.length, 0);
+  const noise = new Float32Array(total * SIZES.hiddenSize);
+  let row = 0;
+  for (const { ids, unknown } of batch) {
+    const strength = 0.02 * 10 ** random.uniform();
+    const start = (row + unknown) * SIZES.hiddenSize;
+    if (unknown >= 0)
+      for (let i = 0; i < SIZES.hiddenSize; i++) noise[start + i] = strength * random.normal();
+    row += ids.length;
+  }
+  return noise;
+}
 
 const gpu = await Gpu.open();
 const model = new TrainableLlama({ ...SIZES, vocabularySize });
@@ -78,15 +142,14 @@ model.parameters.build(gpu, 1);
 const adam = new Adam(gpu, model.parameters, { ...ADAM, beta2: 0.95, clip: 1, weightDecay: 0.01 });
 console.log(`vocabulary ${vocabularySize}, parameters ${model.parameters.count}, on ${gpu.adapterName}`);
 
-/** Batches of whole texts, of about BATCH_TOKENS tokens: shop after shop, each in a random order. */
+/** Batches of whole texts, of about BATCH_TOKENS tokens: shop after shop. */
 function* batches() {
+  let batch = [];
+  let tokens = 0;
   for (let shop = 2; ; shop++) {
-    let batch = [];
-    let tokens = 0;
-    for (const text of new Random(shop, "texts").shuffle(textsOf(shop))) {
-      const encoded = ids(text);
-      batch.push(encoded);
-      tokens += encoded.length;
+    for (const text of textsOf(shop)) {
+      batch.push(encoded(text));
+      tokens += batch.at(-1).ids.length;
       if (tokens >= BATCH_TOKENS) {
         yield batch;
         batch = [];
@@ -96,10 +159,12 @@ function* batches() {
   }
 }
 
+const heldOut = [...textsOf(1)].slice(0, 60).map(encoded);
 async function evaluate() {
-  const texts = textsOf(1).slice(0, 60).map(ids);
   const step = gpu.step("evaluate");
-  const { loss, count } = model.trainStep(step, texts, false);
+  const noise = noiseOf(heldOut, new Random("held out"));
+  const texts = heldOut.map(({ ids }) => ids);
+  const { loss, count } = model.trainStep(step, texts, noise, false);
   const read = step.readFloats(loss);
   await step.submit();
   return (await read)[0] / count;
@@ -112,13 +177,14 @@ let update = 0;
 // Warm-up over the first 2 % of the updates, cosine to a tenth at the end.
 while (update < updates) {
   const progress = update / updates;
-  const texts = source.next().value;
+  const batch = source.next().value;
+  const texts = batch.map(({ ids }) => ids);
   const rate =
     Number(args.rate) *
     Math.min(1, progress / 0.02 + 0.01) *
     (0.1 + 0.45 * (1 + Math.cos(Math.PI * progress)));
   const step = gpu.step("train");
-  const { loss, count } = model.trainStep(step, texts);
+  const { loss, count } = model.trainStep(step, texts, noiseOf(batch, new Random("noise", update)));
   const read = step.readFloats(loss);
   adam.update(step, rate);
   await step.submit();

@@ -47,7 +47,9 @@ export class TrainableLlama {
     this.layers = Array.from({ length: layers }, (_, n) => {
       const name = (part: string) => `model.layers.${n}.${part}.weight`;
       const stacked = (rows: Readonly<Record<string, number>>) =>
-        p.declareStacked(Object.entries(rows).map(([part, out]) => ({ name: name(part), shape: [out, d], initial })));
+        p.declareStacked(
+          Object.entries(rows).map(([part, out]) => ({ name: name(part), shape: [out, d], initial })),
+        );
       return {
         inputNorm: p.declare(name("input_layernorm"), [d], one),
         qkv: stacked({
@@ -64,8 +66,16 @@ export class TrainableLlama {
     this.finalNorm = p.declare("model.norm.weight", [d], one);
   }
 
-  /** Records loss and gradients of next-token prediction over packed texts; returns the sum of the losses [1]. */
-  trainStep(step: Step, texts: readonly Uint32Array[], gradients = true): { loss: Tensor; count: number } {
+  /**
+   * Records loss and gradients of next-token prediction over packed texts; returns the sum of the losses [1]. `noise`
+   * [T, d], when given, is added to the embeddings: it turns a token into one that the model does not know.
+   */
+  trainStep(
+    step: Step,
+    texts: readonly Uint32Array[],
+    noise: Float32Array<ArrayBuffer> | null = null,
+    gradients = true,
+  ): { loss: Tensor; count: number } {
     const tape = new Tape(step, { gradients, dropout: null });
     const { heads, keyValueHeads, hiddenSize, normEpsilon, ropeTheta } = this.sizes;
     const sequences = packed(
@@ -93,13 +103,19 @@ export class TrainableLlama {
       rope: { layout: "half" as const, rotaryDim: headSize, theta: ropeTheta },
     };
     let x = embedding(tape, this.table, ids, step.upload(ids));
+    if (noise) x = add(tape, x, tape.constant(step.upload(noise, [sequences.total, hiddenSize])));
     for (const layer of this.layers) {
       const qkv = linear(tape, rmsNorm(tape, x, layer.inputNorm, normEpsilon), layer.qkv, null);
       x = add(tape, x, linear(tape, selfAttention(tape, qkv, sequences, shape), layer.output, null));
       const gateUp = linear(tape, rmsNorm(tape, x, layer.postNorm, normEpsilon), layer.gateUp, null);
       x = add(tape, x, linear(tape, swiglu(tape, gateUp), layer.down, null));
     }
-    const hidden = rmsNorm(tape, gatherRows(tape, x, step.upload(Uint32Array.from(rows))), this.finalNorm, normEpsilon);
+    const hidden = rmsNorm(
+      tape,
+      gatherRows(tape, x, step.upload(Uint32Array.from(rows))),
+      this.finalNorm,
+      normEpsilon,
+    );
     const side = { items: this.table.value, bias: null, trained: { table: this.table, bias: null } };
     const loss = itemCrossEntropy(tape, hidden, side, step.upload(Uint32Array.from(targets)), 1);
     tape.backward();

@@ -96,7 +96,10 @@ export class Bert4Rec implements Recommender {
     const items = embedding(tape, this.table, ids, step.upload(ids));
     const places = new Uint32Array(ids.length);
     let row = 0;
-    for (const length of sequences.lengths) for (let i = 0; i < length; i++) places[row++] = i;
+    // Positions count back from the end, as with left padding: the item to predict always has the last one.
+    for (const length of sequences.lengths) {
+      for (let i = 0; i < length; i++) places[row++] = this.sizes.maxLength - length + i;
+    }
     const positions = embedding(tape, this.positions, places, step.upload(places));
     let x = dropout(tape, this.norm.forward(tape, add(tape, items, positions)), rate);
     for (const { attention, feedForward } of this.blocks) {
