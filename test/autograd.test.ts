@@ -84,7 +84,12 @@ t("a second backward pass adds to the gradients of the first", async () => {
   p.clearGradients = () => {};
   await run(true);
   p.clearGradients = clear;
-  assertClose("gradient", await gpu.read(p.gradients), (once as Float32Array).map((v) => 2 * v), KERNEL_F32);
+  assertClose(
+    "gradient",
+    await gpu.read(p.gradients),
+    (once as Float32Array).map((v) => 2 * v),
+    KERNEL_F32,
+  );
   p.release(gpu);
 });
 
@@ -124,9 +129,15 @@ t("parameters cut into named components and join again", async () => {
   const flat = (await gpu.read(p.values)) as Float32Array<ArrayBuffer>;
   const named = p.split(flat);
   assert.equal([...named.keys()], ["a.weight", "b.weight", "bias", "norm.weight", "norm.bias", "w2"]);
-  assert.equal(p.join((name) => named.get(name), "here"), flat);
+  assert.equal(
+    p.join((name) => named.get(name), "here"),
+    flat,
+  );
   named.set("w2", { shape: [9, 8], data: new Float32Array(72) });
-  assert.throws(() => p.join((name) => named.get(name), "here"), /here: tensor w2 has shape \[9,8\], expected \[9,9\]/);
+  assert.throws(
+    () => p.join((name) => named.get(name), "here"),
+    /here: tensor w2 has shape \[9,8\], expected \[9,9\]/,
+  );
   named.delete("bias");
   assert.throws(() => p.join((name) => named.get(name), "here"), /here: tensor bias is missing/);
   p.release(gpu);
