@@ -13,7 +13,7 @@ export class Variable {
 }
 
 export interface TapeOptions {
-  /** Record backward passes. False for evaluation: nothing is kept. */
+  /** Record backward passes. False for evaluation: values live no longer than their scope (see Tape.scope). */
   readonly gradients: boolean;
   /** Key of the dropout generator (seed, step), or null for no dropout. */
   readonly dropout: { readonly seed: number; readonly step: number } | null;
@@ -30,6 +30,8 @@ export class Tape {
   /** Gradient tensors that several variables share: how many still hold each, by buffer. */
   private readonly holders = new Map<number, number>();
   private sites = 0;
+  /** Values made in the innermost open scope; null outside of scopes, and always when gradients are recorded. */
+  private made: Set<Tensor> | null = null;
 
   constructor(
     readonly step: Step,
@@ -72,7 +74,52 @@ export class Tape {
       };
       this.nodes.push({ outputs: [output], saved, backward: run });
     } else for (const tensor of saved) this.step.free(tensor);
+    // A view of an input is the input's memory: it ends with that.
+    if (!inputs.some((input) => input.value?.bufferId === value.bufferId)) this.made?.add(value);
     return output;
+  }
+
+  /**
+   * A part of a model whose one result is what `run` returns. Without gradients every other value made inside is freed
+   * when it ends, so that evaluation holds the values of one part, not of all; values from outside stay. With gradients
+   * nothing is freed: `backward` does. No other variable made inside may be used outside.
+   */
+  scope(run: () => Variable): Variable {
+    if (this.options.gradients) return run();
+    const outer = this.made;
+    const made = new Set<Tensor>();
+    this.made = made;
+    try {
+      const output = run();
+      this.freeAllBut(output);
+      return output;
+    } finally {
+      this.made = outer;
+      // What is left is the output's: it now belongs to the scope around.
+      for (const value of made) outer?.add(value);
+    }
+  }
+
+  /** Parts in a row, each a function of the one before it alone: a scope that ends every stage's values with the next. */
+  chain(x: Variable, stages: readonly ((x: Variable) => Variable)[]): Variable {
+    return this.scope(() => {
+      let current = x;
+      for (const stage of stages) {
+        current = stage(current);
+        this.freeAllBut(current);
+      }
+      return current;
+    });
+  }
+
+  /** Frees what the innermost scope has made, except for one variable's value. */
+  private freeAllBut(kept: Variable): void {
+    if (!this.made) return;
+    for (const value of this.made) {
+      if (value.bufferId === kept.value.bufferId) continue;
+      this.made.delete(value);
+      this.step.free(value);
+    }
   }
 
   /**

@@ -71,11 +71,12 @@ class Block {
   }
 
   forward(tape: Tape, x: Variable, memory: Variable, sequences: Packed, keys: RaggedKeys): Variable {
-    let hidden = this.selfAttention.forward(tape, x, sequences);
-    if (this.crossAttention) {
-      hidden = this.crossAttention.forward(tape, hidden, memory, keys, sequences.longest);
-    }
-    return this.feedForward.forward(tape, hidden);
+    const { selfAttention, crossAttention, feedForward } = this;
+    return tape.chain(x, [
+      (hidden) => selfAttention.forward(tape, hidden, sequences),
+      (hidden) => crossAttention?.forward(tape, hidden, memory, keys, sequences.longest) ?? hidden,
+      (hidden) => feedForward.forward(tape, hidden),
+    ]);
   }
 }
 
@@ -141,12 +142,15 @@ export class MFormer {
       owner: Array.from({ length: count }, (_, s) => Math.floor(s / activeExperts)),
     };
     const memory = this.projectIn.forward(tape, tape.constant(collaborative));
-    let hidden = dropout(tape, this.norm.forward(tape, queries), this.sizes.dropout);
-    for (const block of this.blocks) hidden = block.forward(tape, hidden, memory, sequences, keys);
+    const last = tape.chain(queries, [
+      (hidden) => dropout(tape, this.norm.forward(tape, hidden), this.sizes.dropout),
+      ...this.blocks.map(
+        (block) => (hidden: Variable) => block.forward(tape, hidden, memory, sequences, keys),
+      ),
+    ]);
 
     // prefix = (sum over active j of g_j Q'_j) W_out + b.
     const shape = { batch: users.lengths.length, active: activeExperts, rows: queryTokens, width };
-    const last = hidden;
     const mixed = tape.result(aggregate(step, last.value, gate.value, shape), [last, gate], [], (dOut) => {
       const { dq, dGates } = aggregateGradient(step, dOut, last.value, gate.value, shape);
       tape.give(last, dq);

@@ -36,9 +36,11 @@ export class SelfAttention {
   forward(tape: Tape, x: Variable, sequences: Packed): Variable {
     const { width, heads, causal } = this.sizes;
     const shape = { heads, keyValueHeads: heads, headSize: width / heads, causal };
-    const attended = selfAttention(tape, this.qkv.forward(tape, x), sequences, shape);
-    const dense = dropout(tape, this.output.forward(tape, attended), this.sizes.dropout);
-    return this.norm.forward(tape, add(tape, dense, x));
+    return tape.scope(() => {
+      const attended = selfAttention(tape, this.qkv.forward(tape, x), sequences, shape);
+      const dense = dropout(tape, this.output.forward(tape, attended), this.sizes.dropout);
+      return this.norm.forward(tape, add(tape, dense, x));
+    });
   }
 }
 
@@ -68,9 +70,11 @@ export class CrossAttention {
   forward(tape: Tape, x: Variable, memory: Variable, keys: RaggedKeys, queryLength: number): Variable {
     const { width, heads } = this.sizes;
     const shape = { heads, headSize: width / heads, queryLength };
-    const q = this.query.forward(tape, x);
-    const attended = crossAttention(tape, q, this.keyValue.forward(tape, memory), keys, shape);
-    const dense = dropout(tape, this.output.forward(tape, attended), this.sizes.dropout);
-    return this.norm.forward(tape, add(tape, dense, x));
+    return tape.scope(() => {
+      const q = this.query.forward(tape, x);
+      const attended = crossAttention(tape, q, this.keyValue.forward(tape, memory), keys, shape);
+      const dense = dropout(tape, this.output.forward(tape, attended), this.sizes.dropout);
+      return this.norm.forward(tape, add(tape, dense, x));
+    });
   }
 }

@@ -25,8 +25,10 @@ export class FeedForward {
   }
 
   forward(tape: Tape, x: Variable): Variable {
-    const hidden = gelu(tape, this.up.forward(tape, x), "none");
-    const dense = dropout(tape, this.down.forward(tape, hidden), this.rate);
-    return this.norm.forward(tape, add(tape, dense, x));
+    return tape.scope(() => {
+      const hidden = gelu(tape, this.up.forward(tape, x), "none");
+      const dense = dropout(tape, this.down.forward(tape, hidden), this.rate);
+      return this.norm.forward(tape, add(tape, dense, x));
+    });
   }
 }

@@ -93,24 +93,27 @@ export class Bert4Rec implements Recommender {
   private encode(tape: Tape, ids: Uint32Array<ArrayBuffer>, sequences: Packed): Variable {
     const { step } = tape;
     const rate = this.sizes.dropout;
-    const items = embedding(tape, this.table, ids, step.upload(ids));
     const places = new Uint32Array(ids.length);
     let row = 0;
     // Positions count back from the end, as with left padding: the item to predict always has the last one.
     for (const length of sequences.lengths) {
       for (let i = 0; i < length; i++) places[row++] = this.sizes.maxLength - length + i;
     }
-    const positions = embedding(tape, this.positions, places, step.upload(places));
-    let x = dropout(tape, this.norm.forward(tape, add(tape, items, positions)), rate);
-    for (const { attention, feedForward } of this.blocks) {
-      x = feedForward.forward(tape, attention.forward(tape, x, sequences));
-    }
-    return x;
+    const embedded = tape.scope(() => {
+      const items = embedding(tape, this.table, ids, step.upload(ids));
+      const positions = embedding(tape, this.positions, places, step.upload(places));
+      return dropout(tape, this.norm.forward(tape, add(tape, items, positions)), rate);
+    });
+    const stages = this.blocks.flatMap(({ attention, feedForward }) => [
+      (x: Variable) => attention.forward(tape, x, sequences),
+      (x: Variable) => feedForward.forward(tape, x),
+    ]);
+    return tape.chain(embedded, stages);
   }
 
   /** The prediction head over some rows: dense, GELU, LayerNorm; compared with the tied item table. */
   private predict(tape: Tape, hidden: Variable): Variable {
-    return this.headNorm.forward(tape, gelu(tape, this.head.forward(tape, hidden), "none"));
+    return tape.scope(() => this.headNorm.forward(tape, gelu(tape, this.head.forward(tape, hidden), "none")));
   }
 
   private itemSide(trained: boolean): ItemSide {

@@ -53,10 +53,12 @@ export function trainingMemory(
   );
   const queryRows = (texts: number) =>
     config.prefix === "mformer" ? texts * config.activeExperts * config.queryTokens : 0;
-  const mformer = (texts: number) =>
-    4 * queryRows(texts) * config.mformerWidth * config.mformerBlocks * MFORMER_WIDTHS;
-  const training = activationBytes(backbone, batchTokens, true) + 2 * mformer(config.batchSize);
-  const encoding = activationBytes(backbone, encodedTokens, false) + mformer(encodedTexts);
+  const mformer = (texts: number, blocks: number) =>
+    4 * queryRows(texts) * config.mformerWidth * blocks * MFORMER_WIDTHS;
+  const training =
+    activationBytes(backbone, batchTokens, true) + 2 * mformer(config.batchSize, config.mformerBlocks);
+  // Without gradients a block's values end with the block.
+  const encoding = activationBytes(backbone, encodedTokens, false) + mformer(encodedTexts, 1);
   const { width, heads, blocks, maxLength, dropout } = recommender;
   const frozen = new Bert4Rec({ items: dataset.items.length, width, heads, blocks, maxLength, dropout });
   const itemBytes = 4 * dataset.items.length * backbone.hiddenSize;
