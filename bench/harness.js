@@ -7,9 +7,18 @@
  *   await bench.finish();
  *
  * Options of every benchmark: --json (machine-readable), --quick (shorter, less exact), --adapter=NAME (see
- * docs/config.md, LASER_ADAPTER).
+ * docs/config.md, LASER_ADAPTER), --help (prints the comment at the head of the benchmark's file).
  */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+
+const flags = process.argv.slice(2);
+if (flags.includes("--help") || flags.includes("-h")) {
+  const [header] = readFileSync(process.argv[1], "utf8").split(/^(?!\/\/)/m);
+  console.log(header.replace(/^\/\/ ?/gm, "").trimEnd());
+  console.log("\n--json: machine-readable. --quick: shorter, less exact.");
+  console.log("--adapter=NAME: auto, gpu, lavapipe, swiftshader, or part of an adapter's name.");
+  process.exit(0);
+}
 
 const built = new URL("../dist/index.js", import.meta.url);
 if (!existsSync(built)) {
@@ -19,7 +28,6 @@ if (!existsSync(built)) {
 /** The built library. */
 export const laser = await import(built.href);
 
-const flags = process.argv.slice(2);
 export const json = flags.includes("--json");
 export const quick = flags.includes("--quick");
 const adapter = flags.find((flag) => flag.startsWith("--adapter="))?.slice("--adapter=".length);

@@ -1,0 +1,111 @@
+/**
+ * What the benchmarks of the model share: Llamas with random weights, texts, and an account of what is sent to the GPU.
+ */
+import { laser, noise } from "./harness.js";
+
+/** A Llama's shape: d, layers, heads, key/value heads, F, V. */
+export function llamaConfig({ d, layers, heads, keyValueHeads = heads, intermediate, vocabulary = 1000 }) {
+  return {
+    hiddenSize: d,
+    layers,
+    heads,
+    keyValueHeads,
+    headSize: d / heads,
+    intermediateSize: intermediate,
+    vocabularySize: vocabulary,
+    maxPositions: 2048,
+    normEpsilon: 1e-5,
+    ropeTheta: 10000,
+    tied: true,
+    bosId: 1,
+  };
+}
+
+/**
+ * Random weights of magnitude about 1 / sqrt(d) that f16 holds exactly, so that models of one seed compute the same
+ * from either storage. storage: "f32" | "f16".
+ */
+export function randomLlama(gpu, config, storage) {
+  const { hiddenSize: d, heads, keyValueHeads, headSize, intermediateSize, layers, vocabularySize } = config;
+  const exponent = Math.ceil(Math.log2(d) / 2);
+  let seed = 1;
+  const weight = (rows, width) => {
+    const bits = new Uint32Array(noise(rows * width, seed++).buffer);
+    const halves = new Uint16Array(rows * width + ((rows * width) % 2));
+    const values = storage === "f32" ? new Float32Array(rows * width) : null;
+    for (let i = 0; i < rows * width; i++) {
+      // The sign and the upper mantissa bits of the noise, with one exponent for all.
+      const half = ((bits[i] >>> 16) & 0x8000) | ((15 - exponent) << 10) | ((bits[i] >>> 13) & 0x3ff);
+      halves[i] = half;
+      if (values) values[i] = (half & 0x8000 ? -1 : 1) * 2 ** -exponent * (1 + (half & 0x3ff) / 1024);
+    }
+    return gpu.parameter([rows, width], storage, values ?? new Uint32Array(halves.buffer));
+  };
+  const norm = () => gpu.parameter([d], "f32", new Float32Array(d).fill(1));
+  return new laser.Llama(config, {
+    embedding: weight(vocabularySize, d),
+    layers: Array.from({ length: layers }, () => ({
+      inputNorm: norm(),
+      qkv: weight((heads + 2 * keyValueHeads) * headSize, d),
+      output: weight(d, heads * headSize),
+      postAttentionNorm: norm(),
+      gateUp: weight(2 * intermediateSize, d),
+      down: weight(d, intermediateSize),
+    })),
+    finalNorm: norm(),
+  });
+}
+
+/** Texts of random tokens, and random items that each shows: lengths run evenly from `shortest` to `longest`. */
+export function randomTexts({ count, shortest, longest, vocabulary, history = 1, items = 1 }) {
+  const random = new laser.Random(1, "benchmark texts");
+  return Array.from({ length: count }, (_, i) => {
+    const length = Math.round(shortest + ((longest - shortest) * i) / Math.max(1, count - 1));
+    const ids = Uint32Array.from({ length }, () => random.below(vocabulary));
+    return { ids, items: Array.from({ length: history }, () => random.below(items)) };
+  });
+}
+
+/**
+ * Runs `work` once and counts what it sends to the GPU: dispatches, submits to the queue, floating-point operations as
+ * the ops state them for their kernels (recomputation counts: it is done).
+ */
+export async function account(gpu, work) {
+  const counts = { dispatches: 0, submits: 0, flops: 0 };
+  const { queue } = gpu.device;
+  const { submit } = queue;
+  const { step } = gpu;
+  queue.submit = function (...commands) {
+    counts.submits++;
+    return submit.apply(this, commands);
+  };
+  gpu.step = (label) => {
+    const made = step.call(gpu, label);
+    const run = made.run.bind(made);
+    made.run = (kernel, dispatch) => {
+      const before = made.dispatches;
+      run(kernel, dispatch);
+      counts.dispatches += made.dispatches - before;
+      counts.flops += dispatch.cost?.flops ?? 0;
+    };
+    return made;
+  };
+  try {
+    await work();
+  } finally {
+    delete gpu.step;
+    delete queue.submit;
+  }
+  return counts;
+}
+
+/** Median, least and most of some times. */
+export function spread(times) {
+  const sorted = [...times].sort((a, b) => a - b);
+  return { median: sorted[sorted.length >> 1], least: sorted[0], most: sorted[sorted.length - 1] };
+}
+
+/** A count with its thousands separated. */
+export function thousands(value) {
+  return Math.round(value).toLocaleString("en-US");
+}

@@ -1,0 +1,114 @@
+/** Every benchmark of the model runs by itself to its end, checks what it times and prints the JSON it promises. */
+import { spawn } from "node:child_process";
+import { cpSync, existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { repositoryPath } from "./shared.ts";
+import { temporaryFolder } from "./temporary.ts";
+
+interface Finished {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function run(file: string, flags: readonly string[]): Promise<Finished> {
+  const child = spawn(process.execPath, [file, ...flags], { stdio: ["ignore", "pipe", "pipe"] });
+  let stdout = "";
+  let stderr = "";
+  child.stdout.on("data", (piece) => {
+    stdout += piece;
+  });
+  child.stderr.on("data", (piece) => {
+    stderr += piece;
+  });
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code, stdout, stderr }));
+  });
+}
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** Fails unless every path of an object ("record.median") holds a finite number above zero. */
+function assertPositive(object: Json, paths: readonly string[]): void {
+  for (const path of paths) {
+    let value: unknown = object;
+    for (const key of path.split(".")) value = (value as Json)[key];
+    assert.ok(
+      typeof value === "number" && Number.isFinite(value) && value > 0,
+      `${path} is ${String(value)}`,
+    );
+  }
+}
+
+const TIMES = ["median", "least", "most"];
+const RATES = ["tokens", "tokensPerSecond", "gflops", "share", "dispatches"];
+
+/** What a benchmark's results must hold, and how many there are. */
+const EXPECTED: Readonly<Record<string, { readonly results: number; readonly paths: readonly string[] }>> = {
+  limits: { results: 0, paths: [] },
+  frozen: { results: 4, paths: RATES },
+  encode: { results: 4, paths: [...RATES, "items", "itemsPerSecond", "submits"] },
+  step: {
+    results: 1,
+    paths: [
+      ...RATES,
+      ...["record", "gpu"].flatMap((part) => TIMES.map((time) => `${part}.${time}`)),
+      ...["processor.record.median", "processor.gpu.median", "submits", "trainable", "gpuBytes", "loss.last"],
+    ],
+  },
+};
+
+const t = suite("bench");
+
+for (const [name, { results: count, paths }] of Object.entries(EXPECTED)) {
+  t(`${name} --quick --json`, async () => {
+    const file = repositoryPath(`bench/${name}.js`);
+    const { code, stdout, stderr } = await run(file, ["--quick", "--json"]);
+    assert.is(code, 0, stderr);
+    const report = JSON.parse(stdout) as Json;
+    for (const key of ["title", "settings"]) assert.type(report[key], "string");
+    assert.match(String(report.date), /^\d{4}-\d\d-\d\d$/);
+    assertPositive(report, ["rounds", "limits.gflops", "limits.gbytes", "limits.dispatch.submitAndWait"]);
+    assert.ok((report.rounds as number) >= 5, "a median of at least five");
+    const results = report.results as readonly Json[];
+    assert.is(results.length, count);
+    for (const result of results) {
+      assert.type(result.name, "string");
+      assertPositive(result, [...TIMES, ...paths]);
+      const [median, least, most] = TIMES.map((key) => result[key] as number);
+      assert.ok(least <= median && median <= most, `${least} <= ${median} <= ${most}`);
+    }
+    if (name === "step") assert.is(results[0].submits, 1, "a training step is one submit");
+  });
+}
+
+t("--help says what is measured, an unknown option is refused", async () => {
+  for (const name of [...Object.keys(EXPECTED), "product", "all"]) {
+    const { code, stdout } = await run(repositoryPath(`bench/${name}.js`), ["--help"]);
+    assert.is(code, 0);
+    assert.match(stdout, name === "all" ? "npm run bench" : `node bench/${name}.js`);
+    assert.match(stdout, "--quick");
+    assert.not.match(stdout, "import");
+  }
+  const { code, stderr } = await run(repositoryPath("bench/frozen.js"), ["--fast"]);
+  assert.is(code, 1);
+  assert.match(stderr, /^unknown option --fast: [^\n]*\n$/);
+});
+
+t("without dist/ there is one clear line and exit code 1", async () => {
+  const folder = join(temporaryFolder(), "checkout");
+  mkdirSync(folder);
+  cpSync(repositoryPath("bench"), join(folder, "bench"), { recursive: true });
+  assert.not(existsSync(join(folder, "dist")));
+  for (const name of [...Object.keys(EXPECTED), "all"]) {
+    const { code, stdout, stderr } = await run(join(folder, "bench", `${name}.js`), []);
+    assert.is(code, 1);
+    assert.is(stdout, "");
+    assert.is(stderr, "dist/ is missing: run `npm run build` first\n");
+  }
+});
+
+t.run();
