@@ -4,14 +4,15 @@
 //
 // A text is the template over a piece of a user's history or over one item. It stands in for two things that a real
 // language model knows: how such lists go on, and what the template asks for, "summarize the user's characteristics
-// into a single token". For the second, most texts end in a token that the model does not know (<unk>, with noise on
-// its embedding) followed by keywords: words of the items shown, the newer the likelier. So an unknown token at the
-// end, which is what Laser's suffix is at first, gathers what the text is about. Nothing of the hidden purchase graph,
-// and nothing of the demo's shop, is in these texts.
+// into a single token". For the second, most texts end in a token that the model does not know (<unk>, whose embedding
+// is kept at zero, with noise in its place) followed by keywords: words of the items shown, the newer the likelier. So
+// an unknown token at the end, which is what Laser's suffix is at first, gathers what the text is about. Half of the
+// texts begin with a few unknown tokens as well, so that a prefix does not throw the model off. Nothing of the hidden
+// purchase graph, and nothing of the demo's shop, is in these texts.
 //
-//   node weights/make-shop-llama.mjs [--updates 320] [--out weights/shop-llama]
+//   node weights/make-shop-llama.mjs [--updates 600] [--out weights/shop-llama]
 //
-// About 10 minutes on two cores with lavapipe.
+// About 5 minutes on two cores with lavapipe.
 import { mkdirSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import {
@@ -32,7 +33,7 @@ import { trainTokenizer } from "./bpe.mjs";
 
 const { values: args } = parseArgs({
   options: {
-    updates: { type: "string", default: "320" },
+    updates: { type: "string", default: "600" },
     out: { type: "string", default: "weights/shop-llama" },
     rate: { type: "string", default: "3e-3" },
   },
@@ -50,13 +51,18 @@ const SIZES = {
 const POSITIONS = 512;
 /** <unk>. */
 const UNKNOWN = 0;
-const BATCH_TOKENS = 6000;
+const BATCH_TOKENS = 3000;
 
 /** Share of the texts that end in an unknown token and keywords; the others simply end. */
-const SUMMARISED = 0.8;
+const SUMMARISED = 0.9;
+/** Share of the texts that begin with unknown tokens, and how many at most. */
+const PREFIXED = 0.5;
+const MOST_BEFORE = 8;
 /** Share of the texts that show one item alone. */
-const SINGLE = 0.3;
-const KEYWORDS = 6;
+const SINGLE = 0.5;
+/** Share of the texts without the template's instruction: most of it is the same forty tokens. */
+const BARE = 0.7;
+const KEYWORDS = 12;
 /** Weight of an item's words against those of the item after it. */
 const RECENCY = 0.7;
 
@@ -73,15 +79,17 @@ function* textsOf(shop) {
   const random = new Random("backbone texts", shop);
   for (const u of random.permutation(sequences.length)) {
     const sequence = [...sequences[u]];
-    const length = random.uniform() < SINGLE ? 1 : 2 + random.below(7);
+    const length = random.uniform() < SINGLE ? 1 : 2 + random.below(5);
     const last = 1 + random.below(sequence.length);
     const shown = sequence.slice(Math.max(0, last - length), last).map((i) => items[i]);
     const weights = shown.map((_, i) => RECENCY ** (shown.length - 1 - i));
     const words = Array.from({ length: KEYWORDS }, () =>
       random.pick(keywords(shown[random.weighted(weights)])),
     );
-    const text = historyText(shown, { maxHistory: shown.length });
-    yield { text, words: random.uniform() < SUMMARISED ? ` ${words.join(" ")}` : null };
+    const template = random.uniform() < BARE ? "no-instruction" : "paper";
+    const text = historyText(shown, { template, maxHistory: shown.length });
+    const before = random.uniform() < PREFIXED ? 1 + random.below(MOST_BEFORE) : 0;
+    yield { text, words: random.uniform() < SUMMARISED ? ` ${words.join(" ")}` : null, before };
   }
 }
 
@@ -113,25 +121,26 @@ writeFileSync(`${args.out}/config.json`, `${JSON.stringify(config, null, 2)}\n`)
 writeFileSync(`${args.out}/tokenizer.json`, `${JSON.stringify(trained)}\n`);
 const tokenizer = await loadTokenizer(args.out);
 
-/** Token ids of a text; the unknown token between it and its keywords is at `unknown` (or -1). */
-function encoded({ text, words }) {
-  const ids = [...tokenizer.leading, ...tokenizer.encode(text)];
-  const unknown = words ? ids.length : -1;
+/** Token ids of a text, with unknown tokens in front of some and between a text and its keywords. */
+function encoded({ text, words, before }) {
+  const ids = [...new Array(before).fill(UNKNOWN), ...tokenizer.leading, ...tokenizer.encode(text)];
   if (words) ids.push(UNKNOWN, ...tokenizer.encode(words));
-  return { ids: Uint32Array.from(ids), unknown };
+  return Uint32Array.from(ids);
 }
 
-/** Noise on the embeddings of the unknown tokens, of a random strength; zero elsewhere. */
+/** Noise in place of the unknown tokens' embeddings, each of a random strength; zero elsewhere. */
 function noiseOf(batch, random) {
-  const total = batch.reduce((sum, { ids }) => sum + ids.length, 0);
-  const noise = new Float32Array(total * SIZES.hiddenSize);
+  const width = SIZES.hiddenSize;
+  const noise = new Float32Array(batch.reduce((sum, ids) => sum + ids.length, 0) * width);
   let row = 0;
-  for (const { ids, unknown } of batch) {
-    const strength = 0.02 * 10 ** random.uniform();
-    const start = (row + unknown) * SIZES.hiddenSize;
-    if (unknown >= 0)
-      for (let i = 0; i < SIZES.hiddenSize; i++) noise[start + i] = strength * random.normal();
-    row += ids.length;
+  for (const ids of batch) {
+    for (const id of ids) {
+      if (id === UNKNOWN) {
+        const strength = 0.02 * 10 ** random.uniform();
+        for (let i = 0; i < width; i++) noise[row * width + i] = strength * random.normal();
+      }
+      row++;
+    }
   }
   return noise;
 }
@@ -149,7 +158,7 @@ function* batches() {
   for (let shop = 2; ; shop++) {
     for (const text of textsOf(shop)) {
       batch.push(encoded(text));
-      tokens += batch.at(-1).ids.length;
+      tokens += batch.at(-1).length;
       if (tokens >= BATCH_TOKENS) {
         yield batch;
         batch = [];
@@ -163,13 +172,14 @@ const heldOut = [...textsOf(1)].slice(0, 60).map(encoded);
 async function evaluate() {
   const step = gpu.step("evaluate");
   const noise = noiseOf(heldOut, new Random("held out"));
-  const texts = heldOut.map(({ ids }) => ids);
-  const { loss, count } = model.trainStep(step, texts, noise, false);
+  const { loss, count } = model.trainStep(step, heldOut, noise, false);
   const read = step.readFloats(loss);
   await step.submit();
   return (await read)[0] / count;
 }
 
+/** The first row of the embedding. */
+const unknownEmbedding = model.parameters.list[0].value.rows(UNKNOWN, UNKNOWN + 1);
 const source = batches();
 const began = performance.now();
 let tokens = 0;
@@ -178,13 +188,13 @@ let update = 0;
 while (update < updates) {
   const progress = update / updates;
   const batch = source.next().value;
-  const texts = batch.map(({ ids }) => ids);
+  gpu.write(unknownEmbedding, new Float32Array(SIZES.hiddenSize));
   const rate =
     Number(args.rate) *
     Math.min(1, progress / 0.02 + 0.01) *
     (0.1 + 0.45 * (1 + Math.cos(Math.PI * progress)));
   const step = gpu.step("train");
-  const { loss, count } = model.trainStep(step, texts, noiseOf(batch, new Random("noise", update)));
+  const { loss, count } = model.trainStep(step, batch, noiseOf(batch, new Random("noise", update)));
   const read = step.readFloats(loss);
   adam.update(step, rate);
   await step.submit();
@@ -200,6 +210,7 @@ while (update < updates) {
   }
 }
 console.log(`held-out loss ${(await evaluate()).toFixed(4)} after ${update} updates, ${tokens} tokens`);
+gpu.write(unknownEmbedding, new Float32Array(SIZES.hiddenSize));
 const parameters = model.parameters.split(await gpu.read(model.parameters.values));
 await writeSafetensors(
   `${args.out}/model.safetensors`,

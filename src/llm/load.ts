@@ -28,7 +28,11 @@ function layerPlan(config: LlamaConfig, index: number) {
     },
     output: { parts: [name("self_attn.o_proj")], shape: [d, heads * headSize], norm: false },
     postAttentionNorm: { parts: [name("post_attention_layernorm")], shape: [d], norm: true },
-    gateUp: { parts: [name("mlp.gate_proj"), name("mlp.up_proj")], shape: [2 * intermediateSize, d], norm: false },
+    gateUp: {
+      parts: [name("mlp.gate_proj"), name("mlp.up_proj")],
+      shape: [2 * intermediateSize, d],
+      norm: false,
+    },
     down: { parts: [name("mlp.down_proj")], shape: [d, intermediateSize], norm: false },
   } satisfies Record<keyof LlamaLayer, { parts: string[]; shape: number[]; norm: boolean }>;
 }
@@ -37,7 +41,8 @@ function layerPlan(config: LlamaConfig, index: number) {
 export function llamaBytes(config: LlamaConfig, storage: WeightStorage): number {
   const bytes = (shape: readonly number[], norm: boolean) => sizeOf(shape) * BYTES[norm ? "f32" : storage];
   let total = bytes([config.vocabularySize, config.hiddenSize], false) + bytes([config.hiddenSize], true);
-  for (const { shape, norm } of Object.values(layerPlan(config, 0))) total += config.layers * bytes(shape, norm);
+  for (const { shape, norm } of Object.values(layerPlan(config, 0)))
+    total += config.layers * bytes(shape, norm);
   return total;
 }
 
@@ -84,10 +89,15 @@ export async function loadLlama(gpu: Gpu, directory: string, options: LoadOption
     for (let i = 0; i < config.layers; i++) {
       const plan = layerPlan(config, i);
       const layer: Partial<Record<keyof LlamaLayer, Tensor>> = {};
-      for (const [part, stack] of Object.entries(plan)) layer[part as keyof LlamaLayer] = await loader.load(stack);
+      for (const [part, stack] of Object.entries(plan))
+        layer[part as keyof LlamaLayer] = await loader.load(stack);
       layers.push(layer as LlamaLayer);
     }
-    const finalNorm = await loader.load({ parts: ["model.norm.weight"], shape: [config.hiddenSize], norm: true });
+    const finalNorm = await loader.load({
+      parts: ["model.norm.weight"],
+      shape: [config.hiddenSize],
+      norm: true,
+    });
     return new Llama(config, { embedding, layers, finalNorm });
   } catch (error) {
     for (const tensor of loader.loaded) gpu.release(tensor);
@@ -118,10 +128,12 @@ class Loader {
     for (const name of stack.parts) {
       for await (const piece of streamWeights(this.checkpoint, name, storage)) {
         const start = tensor.offset + (element + piece.first) * BYTES[storage];
-        if (start % 4 !== 0) throw new UserError(`tensor ${name} has an odd number of elements; use --weights f32`);
+        if (start % 4 !== 0)
+          throw new UserError(`tensor ${name} has an odd number of elements; use --weights f32`);
         const words = piece.words as Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
         this.gpu.device.queue.writeBuffer(tensor.buffer, start, words);
-        this.done += this.checkpoint.info(name).bytes * (piece.elements / sizeOf(this.checkpoint.info(name).shape));
+        this.done +=
+          this.checkpoint.info(name).bytes * (piece.elements / sizeOf(this.checkpoint.info(name).shape));
         this.options.onProgress?.(this.done, this.total);
         // Let the queue drain now and then: writeBuffer stages its data in host memory until then.
         this.pending += words.byteLength;

@@ -30,7 +30,11 @@ export interface PromptShape {
 }
 
 /** Packs texts (token ids with the tokenizer's leading special tokens) with their virtual tokens and uploads them. */
-export function promptBatch(step: Step, texts: readonly ArrayLike<number>[], shape: PromptShape): PromptBatch {
+export function promptBatch(
+  step: Step,
+  texts: readonly ArrayLike<number>[],
+  shape: PromptShape,
+): PromptBatch {
   const lengths = texts.map((text) => shape.prefix + text.length + shape.suffix);
   const sequences = packed(step, lengths);
   const source = new Uint32Array(sequences.total);

@@ -38,7 +38,10 @@ export interface PretrainSettings {
   readonly seed: number;
 }
 
-/** Two blocks, two heads of 32 (the paper's appendix B); the rest reaches the plateau on short histories. */
+/**
+ * Two blocks, two heads of 32 (the paper's appendix B). The rest reaches the plateau on short histories: validation
+ * stands still for the first tens of epochs, so patience must outlast that.
+ */
 export const PRETRAIN: PretrainSettings = {
   width: 64,
   heads: 2,
@@ -47,11 +50,11 @@ export const PRETRAIN: PretrainSettings = {
   dropout: 0.2,
   maskRate: 0.3,
   lastOnly: 0.5,
-  batchSize: 256,
+  batchSize: 128,
   learningRate: 1e-3,
   epochs: 200,
   patience: 10,
-  validateEvery: 2,
+  validateEvery: 5,
   seed: 1,
 };
 
