@@ -1,3 +1,4 @@
+import { GpuOutOfMemoryError } from "./errors.ts";
 import { BYTES, type DType, sizeOf, Tensor } from "./tensor.ts";
 
 /**
@@ -43,6 +44,19 @@ export class Buffers {
     return this.persistentBytes + this.pooledBytes;
   }
 
+  /** Bytes of the largest buffer: the adapter's limit, in whole vectors of 16 bytes. */
+  private get largest(): number {
+    return Math.floor(this.device.limits.maxBufferSize / 16) * 16;
+  }
+
+  /** Throws GpuOutOfMemoryError for a tensor that no single buffer of this adapter can hold. */
+  assertFits(shape: readonly number[], bytes: number): void {
+    if (bytes <= this.largest) return;
+    throw new GpuOutOfMemoryError(
+      `a tensor [${shape}] needs ${bytes} bytes, the adapter's buffers hold ${this.largest}`,
+    );
+  }
+
   private create(bytes: number, label: string): Pooled {
     const buffer = this.device.createBuffer({
       label,
@@ -52,9 +66,13 @@ export class Buffers {
     return { buffer, id: this.nextId++, bytes };
   }
 
-  /** A persistent tensor, alive until `release`. Its memory starts zeroed (WebGPU's guarantee). */
+  /**
+   * A persistent tensor, alive until `release`. Its memory starts zeroed (WebGPU's guarantee). Throws
+   * GpuOutOfMemoryError when no buffer can be that large.
+   */
   allocate(shape: readonly number[], dtype: DType): Tensor {
     const bytes = Math.max(16, Math.ceil((sizeOf(shape) * BYTES[dtype]) / 16) * 16);
+    this.assertFits(shape, bytes);
     const pooled = this.create(bytes, `parameter [${shape}]`);
     this.persistent.set(pooled.id, pooled);
     this.persistentBytes += bytes;
@@ -80,12 +98,12 @@ export class Buffers {
 
   /** The size of pool buffer that serves `bytes`. */
   classOf(bytes: number): number {
-    return sizeClass(bytes);
+    return Math.min(sizeClass(bytes), this.largest);
   }
 
   /** Takes a buffer of the class of `bytes` from the pool, or makes one. */
   take(bytes: number): Pooled {
-    const size = sizeClass(bytes);
+    const size = this.classOf(bytes);
     const list = this.free.get(size);
     const found = list?.pop();
     if (found) return found;

@@ -1,5 +1,5 @@
 import { requestAdapter } from "./adapter.ts";
-import { Buffers, type Pooled, sizeClass } from "./buffers.ts";
+import { Buffers, type Pooled } from "./buffers.ts";
 import { GpuLostError, GpuOutOfMemoryError, GpuValidationError } from "./errors.ts";
 import type { Kernel } from "./kernel.ts";
 import { Profile } from "./profile.ts";
@@ -71,8 +71,11 @@ export class Gpu {
     this.sharedSubgroup = software && fixed ? (subgroupMinSize ?? 0) : 0;
     this.buffers = new Buffers(device, (id) => this.dropBindGroups(id));
     this.programs = new Programs(device);
-    this.profile =
-      process.env.LASER_PROFILE === "1" && this.features.has("timestamp-query") ? new Profile(device) : null;
+    const profiles = process.env.LASER_PROFILE === "1";
+    this.profile = profiles && this.features.has("timestamp-query") ? new Profile(device) : null;
+    if (profiles && !this.profile) {
+      console.error(`LASER_PROFILE=1: nothing is measured, ${adapterName} has no timestamp queries`);
+    }
     device.addEventListener("uncapturederror", (event) =>
       this.fail((event as GPUUncapturedErrorEvent).error),
     );
@@ -120,9 +123,10 @@ export class Gpu {
     if (this.failure) throw this.failure;
   }
 
-  /** A tensor that lives until `release`, zero or holding `data`. */
+  /** A tensor that lives until `release`, zero or holding `data`. Throws GpuOutOfMemoryError. */
   parameter(shape: readonly number[], dtype: DType = "f32", data?: HostArray): Tensor {
     const tensor = this.buffers.allocate(shape, dtype);
+    this.check();
     if (data) this.write(tensor, data);
     return tensor;
   }
@@ -256,7 +260,7 @@ export class Gpu {
 
   /** A mappable buffer of at least this many bytes, from a pool. */
   takeStaging(bytes: number): Pooled {
-    const size = sizeClass(bytes);
+    const size = this.buffers.classOf(bytes);
     const found = this.staging.get(size)?.pop();
     if (found) return found;
     const buffer = this.device.createBuffer({
@@ -272,10 +276,14 @@ export class Gpu {
     else this.staging.set(pooled.bytes, [pooled]);
   }
 
-  /** Ends the device: the process can exit. Prints the profile when LASER_PROFILE=1. */
+  /**
+   * Ends the device: the process can exit. What is still running or begun later fails with GpuLostError. Prints the
+   * profile when LASER_PROFILE=1.
+   */
   close(): void {
     if (this.closed) return;
     this.closed = true;
+    this.failure ??= new GpuLostError("the GPU was closed");
     if (this.profile) {
       console.error(this.profile.report());
       this.profile.destroy();

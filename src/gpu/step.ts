@@ -85,9 +85,7 @@ export class Step {
     this.assertOpen();
     const bytes = sizeOf(shape) * BYTES[dtype];
     if (this.collect) return new Tensor(null as unknown as GPUBuffer, 0, shape, dtype, 0);
-    const limit = this.gpu.device.limits.maxBufferSize;
-    if (bytes > limit)
-      throw new Error(`a tensor [${shape}] needs ${bytes} bytes, the adapter's buffers hold ${limit}`);
+    this.gpu.buffers.assertFits(shape, bytes);
     const recycled = mayRecycle ? this.recycled.get(this.gpu.buffers.classOf(bytes))?.pop() : undefined;
     const pooled = recycled ?? this.gpu.buffers.take(bytes);
     this.owned.set(pooled.id, pooled);
@@ -207,7 +205,10 @@ export class Step {
     returned.sort((a, b) => a.id - b.id);
     this.gpu.buffers.giveBack(returned);
     const reads = this.readbacks.map((readback) => this.finishRead(readback, done));
-    const all = Promise.all([done, this.gpu.profile?.collect(), ...reads]).then(() => undefined);
+    const parts = Promise.all([this.gpu.profile?.collect(), ...reads]);
+    parts.catch(() => {});
+    // `done` first: its error has a name, those of the mappings that fail with it have none.
+    const all = done.then(() => parts).then(() => undefined);
     all.catch(() => {});
     return all;
   }
@@ -215,15 +216,18 @@ export class Step {
   private async finishRead(readback: Readback, done: Promise<void>): Promise<void> {
     const { staging, bytes, dtype } = readback;
     try {
-      const [mapped] = await Promise.all([staging.buffer.mapAsync(GPUMapMode.READ, 0, bytes), done]);
-      void mapped;
+      const mapped = staging.buffer.mapAsync(GPUMapMode.READ, 0, bytes);
+      mapped.catch(() => {});
+      // The step's own error first: it has a name, that of a mapping which fails with it has none.
+      await done;
+      await mapped;
       const copy = staging.buffer.getMappedRange(0, bytes).slice(0);
       staging.buffer.unmap();
       this.gpu.giveBackStaging(staging);
       readback.resolve(hostView(copy, dtype));
     } catch (error) {
-      readback.reject(this.gpu.failure ?? error);
-      throw this.gpu.failure ?? error;
+      readback.reject(error);
+      throw error;
     }
   }
 }
