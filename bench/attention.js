@@ -1,82 +1,12 @@
-// Times of attention: node bench/attention.js [--json] [--quick]
+// Attention: node bench/attention.js [--json] [--quick] [--adapter=NAME]
 //
 // Self-attention (causal, 12 heads of 64) forward, and forward with backward; cross-attention of 32 queries against 50
-// keys (12 heads of 64). Every shape is checked once against a float64 reference, compiled and warmed up, then timed
-// from submit to the end of the GPU's work; the median counts. GFLOP/s counts the multiplications and additions that
-// the shape needs (4 h a pair of query and key forward, 18 h with backward, which recomputes the scores twice), not
-// those spent on masked pairs. The limit is measured beside it: fused multiply-adds from registers.
-import {
-  crossAttention,
-  crossAttentionGradient,
-  Gpu,
-  packed,
-  selfAttention,
-  selfAttentionGradient,
-} from "../dist/index.js";
+// keys (12 heads of 64). Every shape is checked once against a float64 reference before it is timed. GFLOP/s counts the
+// multiplications and additions that the shape needs (4 h a pair of query and key forward, 18 h with backward, which
+// recomputes the scores twice), not those spent on masked pairs.
+import { laser, noise, open, quick } from "./harness.js";
 
-const json = process.argv.includes("--json");
-const rounds = process.argv.includes("--quick") ? 3 : 15;
-
-/** Deterministic values in [-1, 1). */
-function noise(n, seed) {
-  const values = new Float32Array(n);
-  let state = (seed * 2654435761 + 12345) >>> 0;
-  for (let i = 0; i < n; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    values[i] = state / 2 ** 31 - 1;
-  }
-  return values;
-}
-
-/** Milliseconds from submit to completion: median and fastest of the rounds. */
-async function time(gpu, record) {
-  const times = [];
-  for (let round = -2; round < rounds; round++) {
-    const step = gpu.step("bench");
-    record(step);
-    const start = performance.now();
-    await step.submit();
-    if (round >= 0) times.push(performance.now() - start);
-  }
-  times.sort((a, b) => a - b);
-  return { median: times[times.length >> 1], fastest: times[0] };
-}
-
-/** GFLOP/s of independent fused multiply-adds from registers, in every lane the adapter has. */
-async function limit(gpu) {
-  const chains = 16;
-  const sums = Array.from({ length: chains }, (_, i) => `s${i}`);
-  const source = `requires immediate_address_space;
-struct Params { rounds: u32, factor: f32 }
-var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read_write> y: array<f32>;
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  let x = f32(id.x);
-  ${sums.map((s, i) => `var ${s} = x + ${i}.0;`).join(" ")}
-  for (var i = 0u; i < params.rounds; i++) { ${sums.map((s) => `${s} = fma(${s}, params.factor, x);`).join(" ")} }
-  y[id.x] = ${sums.join(" + ")};
-}`;
-  const kernel = {
-    name: "bench_multiply_add",
-    source,
-    bindings: [{ name: "y", binding: 0, access: "read_write" }],
-    params: [
-      { name: "rounds", type: "u32", offset: 0 },
-      { name: "factor", type: "f32", offset: 4 },
-    ],
-    paramBytes: 8,
-    overrides: [],
-  };
-  const groups = gpu.software ? 256 : 16384;
-  const count = gpu.software ? 1000 : 4000;
-  const { fastest } = await time(gpu, (step) => {
-    const y = step.tensor([groups * 64]);
-    const params = { rounds: count, factor: 0.5 };
-    step.run(kernel, { bindings: { y }, params, workgroups: [groups] });
-  });
-  return (2 * groups * 64 * chains * count) / fastest / 1e6;
-}
+const { crossAttention, crossAttentionGradient, packed, selfAttention, selfAttentionGradient } = laser;
 
 /** o of one query row and head, in float64. */
 function referenceRow(q, k, v, keys) {
@@ -175,34 +105,20 @@ async function crossCase(gpu, users) {
   ];
 }
 
-const gpu = await Gpu.open();
+const bench = await open(`Attention, ${heads} heads of ${headSize}, f32`);
+const { gpu } = bench;
 try {
-  const peak = await limit(gpu);
-  const results = [];
-  const cases = [
-    ...(await selfCase(gpu, 256)),
-    ...(await selfCase(gpu, 512)),
-    ...(await crossCase(gpu, 1)),
-    ...(await crossCase(gpu, 32)),
-  ];
-  for (const [name, record, flops] of cases) {
-    const { median, fastest } = await time(gpu, record);
-    const rate = flops / median / 1e6;
-    results.push({ name, milliseconds: median, fastest, gflops: rate, shareOfLimit: rate / peak });
-  }
-  if (json) {
-    const shape = { heads, headSize };
-    console.log(
-      JSON.stringify({ adapter: gpu.adapterName, rounds, shape, limitGflops: peak, results }, null, 2),
-    );
-  } else {
-    console.log(`${gpu.adapterName}\n${heads} heads of ${headSize}, f32; limit ${peak.toFixed(1)} GFLOP/s\n`);
-    for (const { name, milliseconds, fastest, gflops, shareOfLimit } of results) {
-      const times = `${milliseconds.toFixed(2).padStart(9)} ms (fastest ${fastest.toFixed(2).padStart(8)})`;
-      const rates = `${gflops.toFixed(1).padStart(8)} GFLOP/s  ${(100 * shareOfLimit).toFixed(0).padStart(3)}%`;
-      console.log(`${name.padEnd(62)} ${times} ${rates}`);
-    }
-  }
-} finally {
-  gpu.close();
+  const cases = quick
+    ? [...(await selfCase(gpu, 64)), ...(await crossCase(gpu, 1))]
+    : [
+        ...(await selfCase(gpu, 256)),
+        ...(await selfCase(gpu, 512)),
+        ...(await crossCase(gpu, 1)),
+        ...(await crossCase(gpu, 32)),
+      ];
+  for (const [name, record, flops] of cases) await bench.run(name, { flops }, record);
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 1;
 }
+await bench.finish();

@@ -1,5 +1,5 @@
 /**
- * What the benchmarks of the model share: Llamas with random weights, texts, and an account of what is sent to the GPU.
+ * What the benchmarks of the model share: Llamas with random weights, texts, and how figures are written.
  */
 import { laser, noise } from "./harness.js";
 
@@ -64,39 +64,6 @@ export function randomTexts({ count, shortest, longest, vocabulary, history = 1,
     const ids = Uint32Array.from({ length }, () => random.below(vocabulary));
     return { ids, items: Array.from({ length: history }, () => random.below(items)) };
   });
-}
-
-/**
- * Runs `work` once and counts what it sends to the GPU: dispatches, submits to the queue, floating-point operations as
- * the ops state them for their kernels (recomputation counts: it is done).
- */
-export async function account(gpu, work) {
-  const counts = { dispatches: 0, submits: 0, flops: 0 };
-  const { queue } = gpu.device;
-  const { submit } = queue;
-  const { step } = gpu;
-  queue.submit = function (...commands) {
-    counts.submits++;
-    return submit.apply(this, commands);
-  };
-  gpu.step = (label) => {
-    const made = step.call(gpu, label);
-    const run = made.run.bind(made);
-    made.run = (kernel, dispatch) => {
-      const before = made.dispatches;
-      run(kernel, dispatch);
-      counts.dispatches += made.dispatches - before;
-      counts.flops += dispatch.cost?.flops ?? 0;
-    };
-    return made;
-  };
-  try {
-    await work();
-  } finally {
-    delete gpu.step;
-    delete queue.submit;
-  }
-  return counts;
 }
 
 /** Median, least and most of some times. */

@@ -1,46 +1,12 @@
-// Times of the item set: node bench/cosine.js [--json] [--quick]
+// The item set: node bench/cosine.js [--json] [--quick] [--adapter=NAME]
 //
 // Cross-entropy over all items (forward, and with its gradients), exact ranks, and the best 10 of all items. Every
-// shape is checked against a float64 reference, compiled and warmed up, then timed from submit to the end of the GPU's
-// work; the median counts. GFLOP/s counts 2 B I d for the scores, and as much again for each product of the gradient.
+// shape is checked against a float64 reference before it is timed. GFLOP/s counts 2 B I d for the scores, and as much
+// again for each product of the gradient.
 // Beside each stands the same product alone, by kernels/product*.wgsl: the bound that the reductions are measured by.
-import {
-  crossEntropy,
-  crossEntropyGradient,
-  Gpu,
-  linear,
-  normalizeRows,
-  rankTargets,
-  topItems,
-} from "../dist/index.js";
+import { laser, noise, open, quick } from "./harness.js";
 
-const json = process.argv.includes("--json");
-const rounds = process.argv.includes("--quick") ? 3 : 11;
-
-/** Deterministic values in [-1, 1). */
-function noise(n, seed) {
-  const values = new Float32Array(n);
-  let state = (seed * 2654435761 + 12345) >>> 0;
-  for (let i = 0; i < n; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    values[i] = state / 2 ** 31 - 1;
-  }
-  return values;
-}
-
-/** Milliseconds from submit to completion, the median of the rounds. */
-async function time(gpu, record) {
-  const times = [];
-  for (let round = -2; round < rounds; round++) {
-    const step = gpu.step("bench");
-    record(step);
-    const start = performance.now();
-    await step.submit();
-    if (round >= 0) times.push(performance.now() - start);
-  }
-  times.sort((a, b) => a - b);
-  return times[times.length >> 1];
-}
+const { crossEntropy, crossEntropyGradient, linear, normalizeRows, rankTargets, topItems } = laser;
 
 /** One query's log-sum-exp, rank counts and best ten ids, in float64 from the GPU's own unit rows. */
 function reference(h, items, target, scale, width) {
@@ -108,31 +74,21 @@ async function shape(gpu, queries, count, width, scale) {
     ["exact ranks", (step) => rankTargets(step, h, items, target), scores],
     ["top 10", (step) => topItems(step, h, items, 10), scores],
   ];
-  const results = [];
-  for (const [what, record, flops] of cases) {
-    const milliseconds = await time(gpu, record);
-    results.push({ shape: name, what, milliseconds, gflops: flops / milliseconds / 1e6 });
-  }
+  for (const [what, record, flops] of cases) await bench.run(`${name} ${what}`, { flops }, record);
   for (const tensor of [...tensors, target, dLosses, dItems]) gpu.release(tensor);
-  return results;
 }
 
-const gpu = await Gpu.open();
+const bench = await open("The item set: B queries x I items x d, f32");
+const { gpu } = bench;
 try {
-  const results = [
-    ...(await shape(gpu, 32, 20000, 256, 20)),
-    ...(await shape(gpu, 2048, 4344, 64, 1)),
-    ...(await shape(gpu, 4, 4344, 768, 20)),
-  ];
-  if (json) {
-    console.log(JSON.stringify({ adapter: gpu.adapterName, rounds, results }, null, 2));
-  } else {
-    console.log(`${gpu.adapterName}\nB x I x d, f32, median of ${rounds}\n`);
-    for (const { shape, what, milliseconds, gflops } of results) {
-      const rate = `${gflops.toFixed(1).padStart(8)} GFLOP/s`;
-      console.log(`${shape.padEnd(18)} ${what.padEnd(36)} ${milliseconds.toFixed(2).padStart(9)} ms ${rate}`);
-    }
+  if (quick) await shape(gpu, 8, 1000, 64, 20);
+  else {
+    await shape(gpu, 32, 20000, 256, 20);
+    await shape(gpu, 2048, 4344, 64, 1);
+    await shape(gpu, 4, 4344, 768, 20);
   }
-} finally {
-  gpu.close();
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 1;
 }
+await bench.finish();

@@ -3,7 +3,7 @@
  *
  *   import { open } from "./harness.js";
  *   const bench = await open("what this measures");
- *   await bench.run("name", { flops, bytes }, (step) => [tensors made, to be freed]);
+ *   await bench.run("name", { flops, bytes }, (step) => ops of one repetition);
  *   await bench.finish();
  *
  * Options of every benchmark: --json (machine-readable), --quick (shorter, less exact), --adapter=NAME (see
@@ -54,15 +54,24 @@ export function noise(n, seed, scale = 1) {
 }
 
 /**
- * Times one recording. `record(step)` records the work once and may return the tensors it made, which are freed before
- * the next repetition. Returns the milliseconds of one repetition from submit to the end of the GPU's work.
+ * Times one recording: `record(step)` records the work once; every arena tensor it makes is freed before the next
+ * repetition. Returns the milliseconds of one repetition from submit to the end of the GPU's work.
  */
 export async function time(gpu, record) {
   let dispatches = 0;
   const once = async (repetitions) => {
     const step = gpu.step("bench");
+    const made = [];
+    for (const method of ["tensor", "upload"]) {
+      const make = step[method].bind(step);
+      step[method] = (...args) => {
+        made.push(make(...args));
+        return made.at(-1);
+      };
+    }
     for (let i = 0; i < repetitions; i++) {
-      for (const tensor of record(step) ?? []) step.free(tensor);
+      record(step);
+      for (const tensor of made.splice(0)) step.free(tensor);
       if (i === 0) dispatches = step.dispatches;
     }
     const start = performance.now();
@@ -202,11 +211,11 @@ function rates({ flops = 0, bytes = 0 }, milliseconds, limits) {
   return { gflops, gbytes, share: Math.max(gflops / limits.gflops, gbytes / limits.gbytes) };
 }
 
-const HEADING = `\n${"".padEnd(58)}${"ms".padStart(10)}${"least .. most".padStart(20)}${"GFLOP/s".padStart(9)}${"GB/s".padStart(8)}   limit`;
+const HEADING = `\n${"".padEnd(66)}${"ms".padStart(10)}${"least .. most".padStart(24)}${"GFLOP/s".padStart(9)}${"GB/s".padStart(8)}   limit`;
 
 function line({ name, median, least, most, gflops, gbytes, share }) {
   const rate = (value) => (value ? value.toFixed(2) : "-");
   const range = `${least.toFixed(3)} .. ${most.toFixed(3)}`;
   const percent = share ? `${(100 * share).toFixed(0)} %` : "-";
-  return `${name.padEnd(58)}${median.toFixed(3).padStart(10)}${range.padStart(20)}${rate(gflops).padStart(9)}${rate(gbytes).padStart(8)}${percent.padStart(8)}`;
+  return `${name.padEnd(66)}${median.toFixed(3).padStart(10)}${range.padStart(24)}${rate(gflops).padStart(9)}${rate(gbytes).padStart(8)}${percent.padStart(8)}`;
 }

@@ -1,48 +1,11 @@
-// Times of the router and the aggregation: node bench/router.js [--json] [--quick]
+// The router and the aggregation: node bench/router.js [--json] [--quick] [--adapter=NAME]
 //
-// The paper's sizes (d_c 64, K 8, k 3, L 32, d_m 768). Every case is compiled and warmed up, then timed from submit to the
-// end of the GPU's work; the median counts. All of them are small: what counts is the number of dispatches.
-import {
-  aggregate,
-  aggregateGradient,
-  Gpu,
-  gates,
-  loadBalancing,
-  packed,
-  router,
-  routerGradient,
-} from "../dist/index.js";
+// The paper's sizes (d_c 64, K 8, k 3, L 32, d_m 768). Rates count the operations and bytes of the kernels, as the ops
+// state them. All of them are small: what counts is the number of dispatches.
+import { accountOf } from "./account.js";
+import { json, laser, noise, open, quick } from "./harness.js";
 
-const json = process.argv.includes("--json");
-const rounds = process.argv.includes("--quick") ? 3 : 21;
-
-/** Deterministic values in [-1, 1). */
-function noise(n, seed) {
-  const values = new Float32Array(n);
-  let state = (seed * 2654435761 + 12345) >>> 0;
-  for (let i = 0; i < n; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    values[i] = state / 2 ** 31 - 1;
-  }
-  return values;
-}
-
-/** Milliseconds from submit to completion (the median of the rounds), and dispatches. */
-async function time(gpu, record) {
-  const times = [];
-  let dispatches = 0;
-  for (let round = -2; round < rounds; round++) {
-    const step = gpu.step("bench");
-    record(step);
-    dispatches = step.dispatches;
-    const start = performance.now();
-    await step.submit();
-    if (round >= 0) times.push(performance.now() - start);
-  }
-  times.sort((a, b) => a - b);
-  return { milliseconds: times[times.length >> 1], dispatches };
-}
-
+const { aggregate, aggregateGradient, gates, loadBalancing, packed, router, routerGradient } = laser;
 const [width, experts, active, queryTokens, inner] = [64, 8, 3, 32, 768];
 
 /** Throws unless the weights of every user sum to one and the best expert leads: a wrong router must not be timed. */
@@ -100,24 +63,26 @@ async function batchCases(gpu, users, length) {
   ];
 }
 
-const gpu = await Gpu.open();
+const bench = await open(
+  `The router and the aggregation, d_c ${width}, K ${experts}, k ${active}, L ${queryTokens}, d_m ${inner}`,
+);
+const { gpu } = bench;
 try {
-  const cases = [
-    ...(await batchCases(gpu, 4, 10)),
-    ...(await batchCases(gpu, 64, 10)),
-    ...(await batchCases(gpu, 64, 50)),
-  ];
-  const results = [];
-  for (const [name, record] of cases) results.push({ name, ...(await time(gpu, record)) });
-  if (json) {
-    console.log(JSON.stringify({ adapter: gpu.adapterName, rounds, results }, null, 2));
-  } else {
-    console.log(
-      `${gpu.adapterName}\nd_c ${width}, K ${experts}, k ${active}, L ${queryTokens}, d_m ${inner}\n`,
-    );
-    for (const { name, milliseconds, dispatches } of results)
-      console.log(`${name.padEnd(52)} ${milliseconds.toFixed(2).padStart(8)} ms, ${dispatches} dispatches`);
+  const sizes = quick
+    ? [[4, 10]]
+    : [
+        [4, 10],
+        [64, 10],
+        [64, 50],
+      ];
+  for (const [users, length] of sizes) {
+    for (const [name, record] of await batchCases(gpu, users, length)) {
+      const { dispatches } = await bench.run(name, await accountOf(gpu, record), record);
+      if (!json) console.log(`  ${dispatches} dispatches`);
+    }
   }
-} finally {
-  gpu.close();
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 1;
 }
+await bench.finish();

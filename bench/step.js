@@ -6,7 +6,8 @@
 // processor's); tokens (virtual ones included) a second; dispatches and submits as counted; GFLOP/s of the kernels
 // that run, as the ops state them, against the limit of f32 multiply-adds. The same batch is trained throughout, and its
 // loss must fall.
-import { account, randomTexts, spread, thousands } from "./backbone.js";
+import { account } from "./account.js";
+import { randomTexts, spread, thousands } from "./backbone.js";
 import { json, laser, open, quick } from "./harness.js";
 import { DEMO, MIDDLE, PAPER, randomLaser, TINY, unitRows } from "./model.js";
 

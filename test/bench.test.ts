@@ -1,4 +1,4 @@
-/** Every benchmark of the model runs by itself to its end, checks what it times and prints the JSON it promises. */
+/** Every benchmark but the products' (longest) runs by itself to its end, checks what it times and prints the JSON it promises. */
 import { spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -49,6 +49,9 @@ const RATES = ["tokens", "tokensPerSecond", "gflops", "share", "dispatches"];
 /** What a benchmark's results must hold, and how many there are. */
 const EXPECTED: Readonly<Record<string, { readonly results: number; readonly paths: readonly string[] }>> = {
   limits: { results: 0, paths: [] },
+  attention: { results: 4, paths: ["gflops", "share", "dispatches"] },
+  router: { results: 3, paths: ["gflops", "gbytes", "share", "dispatches"] },
+  cosine: { results: 6, paths: ["gflops", "share", "dispatches"] },
   frozen: { results: 4, paths: RATES },
   encode: { results: 4, paths: [...RATES, "items", "itemsPerSecond", "submits"] },
   step: {
