@@ -159,7 +159,8 @@ export function defaultConfig(): Config {
 function checkValue(name: string, value: unknown, source: string): unknown {
   const field = fields[name];
   const fail = (expected: string): never => {
-    throw new UserError(`${source}: ${name} is ${JSON.stringify(value)}; expected ${expected}`);
+    const written = typeof value === "number" ? value : JSON.stringify(value);
+    throw new UserError(`${source}: ${name} is ${written}; expected ${expected}`);
   };
   switch (field.kind) {
     case "flag":
@@ -168,7 +169,7 @@ function checkValue(name: string, value: unknown, source: string): unknown {
       return field.choices.includes(value as string) ? value : fail(`one of ${field.choices.join(", ")}`);
     case "number-or-off":
       if (value === null || value === "off") return null;
-      return typeof value === "number" && value > field.min
+      return typeof value === "number" && Number.isFinite(value) && value > field.min
         ? value
         : fail(`a number above ${field.min}, or off`);
     default: {
@@ -203,7 +204,7 @@ function nearest(name: string): string {
 export function overlay(base: Config, values: Readonly<Record<string, unknown>>, source: string): Config {
   const config = { ...base } as Record<string, unknown>;
   for (const [name, value] of Object.entries(values)) {
-    if (!(name in fields)) {
+    if (!Object.hasOwn(fields, name)) {
       throw new UserError(`${source}: unknown field ${JSON.stringify(name)}; did you mean ${nearest(name)}?`);
     }
     config[name] = checkValue(name, value, source);
@@ -234,9 +235,10 @@ export function checkConfig(config: Config, source: string): Config {
 
 /** A preset by name. Throws UserError for one that does not exist. */
 export function presetConfig(name: string): Config {
-  const preset = PRESETS[name];
-  if (!preset) throw new UserError(`--preset ${name}: there are ${Object.keys(PRESETS).join(" and ")}`);
-  return { ...defaultConfig(), ...preset };
+  if (!Object.hasOwn(PRESETS, name)) {
+    throw new UserError(`--preset ${name}: there are ${Object.keys(PRESETS).join(" and ")}`);
+  }
+  return { ...defaultConfig(), ...PRESETS[name] };
 }
 
 /** Reads a JSON file of fields. Throws UserError naming the file. */
