@@ -35,6 +35,7 @@ export * from "./eval/summary.ts";
 export * from "./eval/tolerances.ts";
 export * from "./eval/top-items.ts";
 export * from "./files/atomic.ts";
+export * from "./files/half.ts";
 export * from "./files/json.ts";
 export * from "./files/json-keys.ts";
 export * from "./files/lock.ts";

@@ -109,6 +109,15 @@ export class Llama {
    * or all. `kept` holds every intermediate that backward uses.
    */
   private layerForward(step: Step, layer: LlamaLayer, x: Tensor, sequences: Packed, rows: Tensor | null) {
+    const { middle, gateUp, kept } = this.layerToGateUp(step, layer, x, sequences, rows);
+    const activated = swiglu(step, gateUp);
+    const output = linear(step, activated, layer.down, null, { residual: middle });
+    step.free(activated);
+    return { output, kept };
+  }
+
+  /** A layer as far as backward needs it recomputed: to the pre-activations of the MLP. */
+  private layerToGateUp(step: Step, layer: LlamaLayer, x: Tensor, sequences: Packed, rows: Tensor | null) {
     const eps = this.config.normEpsilon;
     const n1 = rmsNorm(step, x, layer.inputNorm, eps);
     const qkv = linear(step, n1.y, layer.qkv);
@@ -122,11 +131,8 @@ export class Llama {
     const n2 = rmsNorm(step, middle, layer.postAttentionNorm, eps);
     const gateUp = linear(step, n2.y, layer.gateUp);
     step.free(n2.y);
-    const activated = swiglu(step, gateUp);
-    const output = linear(step, activated, layer.down, null, { residual: middle });
-    step.free(activated);
     const kept = [n1.rstd, qkv, attended.o, attended.lse, middle, n2.rstd, gateUp];
-    return { output, kept, rstd1: n1.rstd, qkv, attended, middle, rstd2: n2.rstd, gateUp };
+    return { kept, rstd1: n1.rstd, qkv, attended, middle, rstd2: n2.rstd, gateUp };
   }
 
   /**
@@ -155,8 +161,7 @@ export class Llama {
     sequences: Packed,
     rows: Tensor | null,
   ): Tensor {
-    const forward = this.layerForward(step, layer, x, sequences, rows);
-    step.free(forward.output);
+    const forward = this.layerToGateUp(step, layer, x, sequences, rows);
     const { middle, rstd2, attended, qkv, rstd1, gateUp } = forward;
     const dActivated = linearInputGradient(step, dOutput, layer.down);
     const dGateUp = swigluGradient(step, dActivated, gateUp);
