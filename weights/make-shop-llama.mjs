@@ -35,7 +35,7 @@ const { values: args } = parseArgs({
   options: {
     updates: { type: "string", default: "600" },
     out: { type: "string", default: "weights/shop-llama" },
-    rate: { type: "string", default: "3e-3" },
+    rate: { type: "string", default: "4e-3" },
   },
 });
 const updates = Number(args.updates);
