@@ -116,6 +116,7 @@ export * from "./train/data-source.ts";
 export * from "./train/encode.ts";
 export * from "./train/evaluate.ts";
 export * from "./train/examples.ts";
+export * from "./train/job.ts";
 export * from "./train/memory.ts";
 export { MetricsLog } from "./train/metrics-log.ts";
 export * from "./train/open-run.ts";

@@ -8,21 +8,25 @@ import type { MethodRanks } from "../eval/summary.ts";
 import { retrieve } from "../eval/top-items.ts";
 import { fileError, writeFileAtomic } from "../files/atomic.ts";
 import { lockFolder } from "../files/lock.ts";
-import type { Gpu } from "../gpu/device.ts";
-import { type Backbone, loadBackbone, openBackbone } from "../train/backbone.ts";
+import { loadBackbone, openBackbone } from "../train/backbone.ts";
 import { type Config, checkConfig, defaultConfig } from "../train/config.ts";
-import { type OpenedData, openData, SHOP } from "../train/data-source.ts";
+import { openData, SHOP } from "../train/data-source.ts";
 import { encodeAll } from "../train/encode.ts";
 import { rankLaser, rankReferences } from "../train/evaluate.ts";
+import { type Job, runOf } from "../train/job.ts";
 import { PRETRAIN, type PretrainSettings } from "../train/pretrain.ts";
-import { type Progress, SILENT } from "../train/progress.ts";
-import { type TrainedRecommender, trainedRecommender } from "../train/recommender.ts";
-import { describeRun, newRunInfo } from "../train/run-folder.ts";
-import { openSession, type Session } from "../train/session.ts";
-import { train } from "../train/trainer.ts";
+import { SILENT } from "../train/progress.ts";
+import { trainedRecommender } from "../train/recommender.ts";
+import type { Session } from "../train/session.ts";
 import { adapterOption, openGpu } from "./adapter.ts";
 import { duration, terminalProgress } from "./progress.ts";
 import { describeItem, recommendedLines } from "./recommend.ts";
+
+interface DemoSettings {
+  readonly folder: string;
+  readonly pretrain: PretrainSettings;
+  readonly laser: Config;
+}
 
 /**
  * What the embedded job trains: small enough for minutes on two cores. Where it departs from the paper: a small
@@ -30,7 +34,7 @@ import { describeItem, recommendedLines } from "./recommend.ts";
  * paper's 0.05 the embeddings of so small a language model start out overconfident (loss 9 against ln 400 = 6), and
  * the first epochs go into flattening them.
  */
-const DEMO: { readonly folder: string; readonly pretrain: PretrainSettings; readonly laser: Config } = {
+export const DEMO: DemoSettings = {
   folder: join("runs", "demo"),
   pretrain: { ...PRETRAIN, batchSize: 32, epochs: 60 },
   laser: {
@@ -87,23 +91,22 @@ async function demo(flags: { readonly adapter?: string }): Promise<void> {
   const folder = join(DEMO.folder, "recommender");
   const recommender = await trainedRecommender(gpu, data.dataset, DEMO.pretrain, { progress, folder });
   const backbone = await loadBackbone(gpu, files, DEMO.laser.weights, progress);
-  const job = { gpu, data, recommender, backbone, progress, evaluation: evaluationCases(data.dataset) };
+  const job = { gpu, data, recommender, backbone, progress };
+  const evaluation = evaluationCases(data.dataset);
 
   progress.line("2/4 Laser");
-  const laser = await trainOne(job, "Laser", join(DEMO.folder, "laser"), DEMO.laser);
+  const laser = await trainOne(job, evaluation, "Laser", join(DEMO.folder, "laser"), DEMO.laser);
   progress.line("3/4 Laser without M-Former: free vectors as the prefix");
-  const without = await trainOne(job, "Laser w/o M-F.", join(DEMO.folder, "laser-free"), {
-    ...DEMO.laser,
-    prefix: "free",
-  });
+  const free = { ...DEMO.laser, prefix: "free" as const };
+  const without = await trainOne(job, evaluation, "Laser w/o M-F.", join(DEMO.folder, "laser-free"), free);
 
   progress.line("4/4 evaluation");
   const session = { dataset: data.dataset, recommender: recommender.model };
-  const references = await rankReferences(gpu, session, job.evaluation, false, progress);
+  const references = await rankReferences(gpu, session, evaluation, false, progress);
   const methods = [...references, without.ranks, laser.ranks];
   const report = buildReport({
     dataset: data.dataset,
-    evaluation: job.evaluation,
+    evaluation,
     methods,
     excludeSeen: false,
     subject: "Laser",
@@ -115,43 +118,17 @@ async function demo(flags: { readonly adapter?: string }): Promise<void> {
   console.log(`\nin all ${duration((performance.now() - started) / 1000)}; everything is in ${DEMO.folder}`);
 }
 
-interface Job {
-  readonly gpu: Gpu;
-  readonly data: OpenedData;
-  readonly recommender: TrainedRecommender;
-  readonly backbone: Backbone;
-  readonly progress: Progress;
-  readonly evaluation: EvaluationCases;
-}
-
-/** Trains one Laser as a run of its own, ranks the test cases and shows what it recommends to one user. */
+/** Trains one Laser of the job, ranks the test cases and shows what it recommends to one user. */
 async function trainOne(
-  { gpu, data, recommender, backbone, progress, evaluation }: Job,
+  job: Job,
+  evaluation: EvaluationCases,
   name: string,
   folder: string,
   config: Config,
 ): Promise<{ ranks: MethodRanks; example: string[] }> {
-  await mkdir(folder, { recursive: true });
-  const info = await newRunInfo(gpu, data, backbone, recommender, config);
-  await describeRun({ folder, config, info }, recommender.folder);
-  const session = openSession({
-    gpu,
-    config,
-    dataset: data.dataset,
-    recommender: recommender.model,
-    backbone,
-  });
-  const artifact = await train({ ...session, folder, progress });
-  const embeddings = gpu.parameter(
-    [data.dataset.items.length, backbone.llama.hiddenSize],
-    "f32",
-    artifact.items,
-  );
-  const ranks = await rankLaser(session, embeddings, evaluation, false, progress, name);
-  const example = await exampleLines(session, embeddings, evaluation);
-  gpu.release(embeddings);
-  session.release();
-  return { ranks, example };
+  using run = await runOf(job, folder, config);
+  const ranks = await rankLaser(run.session, run.embeddings, evaluation, false, job.progress, name);
+  return { ranks, example: await exampleLines(run.session, run.embeddings, evaluation) };
 }
 
 /** The first user's history, ten recommendations, and what the user really took next. */

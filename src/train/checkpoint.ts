@@ -109,6 +109,13 @@ async function readFlat(
   return parameters.join((name) => found.get(name), `${file.path} (${prefix}*)`);
 }
 
+function positionIn(file: Awaited<ReturnType<typeof openSafetensors>>): Position {
+  const text = file.metadata.get("position");
+  if (!text)
+    throw new UserError(`${file.path}: metadata "position" is missing; this is not a checkpoint of a run`);
+  return JSON.parse(text) as Position;
+}
+
 /**
  * Restores a run's checkpoint into the GPU buffers and returns its state, or null when there is none. Throws
  * UserError when the file does not fit this model.
@@ -123,10 +130,7 @@ export async function loadCheckpoint(
   if (!existsSync(path)) return null;
   const file = await openSafetensors(path);
   try {
-    const text = file.metadata.get("position");
-    if (!text)
-      throw new UserError(`${path}: metadata "position" is missing; this is not a checkpoint of a run`);
-    const position = JSON.parse(text) as Position;
+    const position = positionIn(file);
     gpu.write(parameters.values, await readFlat(file, parameters, "p."));
     gpu.write(adam.m, await readFlat(file, parameters, "adam.m."));
     gpu.write(adam.v, await readFlat(file, parameters, "adam.v."));
@@ -186,4 +190,12 @@ export async function loadArtifact(folder: string, parameters: Parameters): Prom
   } finally {
     await file.close();
   }
+}
+
+/** The result of a run that has been trained to its end; null when there is none. */
+export async function finishedArtifact(folder: string, parameters: Parameters): Promise<Artifact | null> {
+  const path = join(folder, CHECKPOINT);
+  if (!existsSync(path)) return null;
+  await using file = await openSafetensors(path);
+  return positionIn(file).finished ? loadArtifact(folder, parameters) : null;
 }

@@ -72,14 +72,18 @@ export async function newRunInfo(
   };
 }
 
-/** Reads a run's description. Throws UserError naming the file and field. */
-export async function readRun(folder: string): Promise<StoredRun> {
-  const path = join(folder, INFO);
-  const exists = await stat(path).then(
+/** Whether a folder holds a run. */
+export function runExists(folder: string): Promise<boolean> {
+  return stat(join(folder, INFO)).then(
     () => true,
     () => false,
   );
-  if (!exists)
+}
+
+/** Reads a run's description. Throws UserError naming the file and field. */
+export async function readRun(folder: string): Promise<StoredRun> {
+  const path = join(folder, INFO);
+  if (!(await runExists(folder)))
     throw new UserError(
       `${folder} is not the folder of a run (it has no ${INFO}); make one with: laser train`,
     );
