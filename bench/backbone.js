@@ -5,29 +5,24 @@ import { laser, noise } from "./harness.js";
 
 /** A Llama's shape: d, layers, heads, key/value heads, F, V. */
 export function llamaConfig({ d, layers, heads, keyValueHeads = heads, intermediate, vocabulary = 1000 }) {
-  return {
-    hiddenSize: d,
-    layers,
-    heads,
-    keyValueHeads,
-    headSize: d / heads,
-    intermediateSize: intermediate,
-    vocabularySize: vocabulary,
-    maxPositions: 2048,
-    normEpsilon: 1e-5,
-    ropeTheta: 10000,
-    tied: true,
-    bosId: 1,
-  };
+  return laser.parseDecoderConfig("the benchmark", {
+    architectures: ["LlamaForCausalLM"],
+    hidden_size: d,
+    num_hidden_layers: layers,
+    num_attention_heads: heads,
+    num_key_value_heads: keyValueHeads,
+    intermediate_size: intermediate,
+    vocab_size: vocabulary,
+    rms_norm_eps: 1e-5,
+  });
 }
 
 /**
  * Random weights of magnitude about 1 / sqrt(d) that f16 holds exactly, so that models of one seed compute the same
  * from either storage. storage: "f32" | "f16".
  */
-export function randomLlama(gpu, config, storage) {
-  const { hiddenSize: d, heads, keyValueHeads, headSize, intermediateSize, layers, vocabularySize } = config;
-  const exponent = Math.ceil(Math.log2(d) / 2);
+export async function randomLlama(gpu, config, storage) {
+  const exponent = Math.ceil(Math.log2(config.hiddenSize) / 2);
   let seed = 1;
   const weight = (rows, width) => {
     const bits = new Uint32Array(noise(rows * width, seed++).buffer);
@@ -41,19 +36,11 @@ export function randomLlama(gpu, config, storage) {
     }
     return gpu.parameter([rows, width], storage, values ?? new Uint32Array(halves.buffer));
   };
-  const norm = () => gpu.parameter([d], "f32", new Float32Array(d).fill(1));
-  return new laser.Llama(config, {
-    embedding: weight(vocabularySize, d),
-    layers: Array.from({ length: layers }, () => ({
-      inputNorm: norm(),
-      qkv: weight((heads + 2 * keyValueHeads) * headSize, d),
-      output: weight(d, heads * headSize),
-      postAttentionNorm: norm(),
-      gateUp: weight(2 * intermediateSize, d),
-      down: weight(d, intermediateSize),
-    })),
-    finalNorm: norm(),
-  });
+  const norm = (width) => gpu.parameter([width], "f32", new Float32Array(width).fill(1));
+  const weights = await laser.mapWeights(laser.weightSources(config), ({ shape, small }) =>
+    small ? norm(shape[0]) : weight(...shape),
+  );
+  return new laser.Decoder(config, weights);
 }
 
 /** Texts of random tokens, and random items that each shows: lengths run evenly from `shortest` to `longest`. */

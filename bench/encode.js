@@ -30,7 +30,7 @@ function check(name, rows, width, expected) {
 }
 
 async function size(shape, prefix) {
-  const { model, vocabulary, release } = randomLaser(gpu, shape, prefix);
+  const { model, vocabulary, release } = await randomLaser(gpu, shape, prefix);
   const count = countOf(shape);
   // An item's text is a history of one.
   const longest = quick ? 30 : 70;

@@ -76,7 +76,7 @@ async function shape({ batch, longest = 141, ...geometry }) {
   const dHidden = gpu.parameter([batch, d], "f32", dHiddenValues);
   let expected = null;
   for (const storage of ["f32", "f16"]) {
-    const llama = randomLlama(gpu, config, storage);
+    const llama = await randomLlama(gpu, config, storage);
     const model = { llama, texts: ids, prefix, suffix, hiddenShape: [batch, d] };
     const name = `d ${d} x ${layers}, ${batch} x ${Math.round(tokens / batch)} tokens, ${storage}`;
     const hidden = await checkGradient(name, model, suffixValues, dHiddenValues);

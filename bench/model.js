@@ -47,9 +47,9 @@ export const TINY = {
 };
 
 /** BERT4Rec of the default sizes, a frozen f16 Llama, and Laser between them, all random. */
-export function randomLaser(gpu, size, prefix = "mformer") {
+export async function randomLaser(gpu, size, prefix = "mformer") {
   const config = llamaConfig(size.backbone);
-  const llama = randomLlama(gpu, config, "f16");
+  const llama = await randomLlama(gpu, config, "f16");
   const recommender = new laser.Bert4Rec({ ...laser.PRETRAIN, items: size.items });
   recommender.parameters.build(gpu, 1);
   const sizes = { ...laser.defaultConfig(), ...size.mformer, ...size.queries, prefix };

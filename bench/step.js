@@ -24,7 +24,7 @@ function processorTime(from) {
 }
 
 async function size(shape) {
-  const { model, vocabulary, release } = randomLaser(gpu, shape);
+  const { model, vocabulary, release } = await randomLaser(gpu, shape);
   const { batch, history, longest, items: count } = shape;
   const text = { count: batch, shortest: Math.round(0.75 * longest), longest };
   const texts = randomTexts({ ...text, vocabulary, history, items: count });

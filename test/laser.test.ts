@@ -25,8 +25,8 @@ t.after(() => gpu.close());
 
 const files = await openBackbone(repositoryPath("weights/shop-llama"));
 const backbone = await loadBackbone(gpu, files, "f32", SILENT);
-const { llama } = backbone;
-const d = llama.hiddenSize;
+const { decoder } = backbone;
+const d = decoder.hiddenSize;
 
 const KINDS = ["mug", "green tea pot", "steel lunch box", "desk lamp"];
 const ITEMS: Item[] = Array.from({ length: 24 }, (_, i) => ({
@@ -184,7 +184,7 @@ t("two suffix tokens give the mean of their hidden states", async () => {
   const shape = { prefix: 0, sharedPrefix: false, suffix: 2 };
   const states = await valuesFrom((step) => {
     const ids = inputs.map((input) => input.ids);
-    return llama.forward(step, promptBatch(step, ids, shape), null, suffix, false).hidden;
+    return decoder.forward(step, promptBatch(step, ids, shape), null, suffix, false).hidden;
   });
   assert.is(states.length, 2 * h.length);
   const means = h.map((_, i) => {

@@ -5,7 +5,7 @@ import { ADAM, Adam } from "../src/autograd/adam.ts";
 import { type Dataset, makeDataset } from "../src/data/dataset.ts";
 import { Random } from "../src/data/random.ts";
 import { Gpu } from "../src/gpu/device.ts";
-import type { LlamaConfig } from "../src/llm/config.ts";
+import type { DecoderConfig } from "../src/llm/decoder-config.ts";
 import { activationBytes, checkMemory, describeMemory, type MemoryPlan } from "../src/llm/memory.ts";
 import { Bert4Rec } from "../src/recommenders/bert4rec.ts";
 import { loadBackbone, openBackbone } from "../src/train/backbone.ts";
@@ -71,7 +71,7 @@ t("GPU and host memory stay flat over 200 training steps", async () => {
     recommender.parameters.build(gpu, 1);
     const { laser, texts } = openSession({ gpu, config: CONFIG, dataset: data, recommender, backbone });
     const adam = new Adam(gpu, laser.parameters, ADAM);
-    const width = backbone.llama.hiddenSize;
+    const width = backbone.decoder.hiddenSize;
     const items = gpu.parameter([40, width], "f32", new Float32Array(40 * width).fill(width ** -0.5));
     const loss = { temperature: 0.05, lambda: 0.1, loadBalancing: "sequence" as const };
 
@@ -121,7 +121,8 @@ t("GPU and host memory stay flat over 200 training steps", async () => {
 });
 
 /** Llama 2 7B's shape. */
-const LLAMA_2: LlamaConfig = {
+const LLAMA_2: DecoderConfig = {
+  architecture: "LlamaForCausalLM",
   hiddenSize: 4096,
   layers: 32,
   heads: 32,
@@ -130,10 +131,13 @@ const LLAMA_2: LlamaConfig = {
   intermediateSize: 11008,
   vocabularySize: 32000,
   maxPositions: 4096,
-  normEpsilon: 1e-5,
-  ropeTheta: 10000,
-  tied: false,
-  bosId: 1,
+  positionLimit: "max_position_embeddings",
+  norm: { kind: "rms", epsilon: 1e-5 },
+  positions: { kind: "rotary", layout: "half", dimensions: 128, theta: 10000, scaling: null },
+  queryKeyNorm: false,
+  mlp: "swiglu",
+  biases: "none",
+  linear: "out-in",
 };
 
 t("the account of a run on Llama 2 7B", async () => {

@@ -2,8 +2,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Random } from "../src/data/random.ts";
 import { writeSafetensors } from "../src/files/safetensors.ts";
-import { parseLlamaConfig } from "../src/llm/config.ts";
-import { llamaTensors } from "../src/llm/llama-tensors.ts";
+import { parseDecoderConfig } from "../src/llm/config.ts";
+import { sourceTensors, weightSources } from "../src/llm/decoder-weights.ts";
 
 /** config.json of the random backbone. */
 export const TINY_LLAMA = {
@@ -46,7 +46,8 @@ export async function writeTinyBackbone(folder: string): Promise<string> {
   };
   writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(tokenizer));
   const random = new Random(1, "tiny backbone");
-  const tensors = [...llamaTensors(parseLlamaConfig("config.json", TINY_LLAMA))].map(([name, shape]) => {
+  const sources = weightSources(parseDecoderConfig("config.json", TINY_LLAMA));
+  const tensors = sourceTensors(sources).map(({ name, shape }) => {
     const count = shape.reduce((a, b) => a * b, 1);
     const norm = shape.length === 1;
     const data = Float32Array.from({ length: count }, () => (norm ? 1 : 0) + 0.2 * random.normal());

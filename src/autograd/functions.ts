@@ -114,7 +114,7 @@ export interface AttentionShape {
   readonly headSize: number;
   readonly causal: boolean;
   /** Rotary embedding of queries and keys, or none. */
-  readonly rope?: Pick<RopeOptions, "layout" | "rotaryDim" | "theta">;
+  readonly rope?: Pick<RopeOptions, "layout" | "frequencies">;
 }
 
 /**

@@ -49,7 +49,7 @@ async function addItems(folder: string, file: string, flags: { readonly adapter?
   const texts = runTexts(
     all,
     backbone.tokenizer,
-    backbone.llama.maxPositions,
+    backbone.decoder.maxPositions,
     recommender.sizes.maxLength,
     config,
   );

@@ -4,7 +4,7 @@
  */
 import type { Parameter } from "../autograd/parameters.ts";
 import { Tape, type Variable } from "../autograd/tape.ts";
-import type { Llama } from "../llm/llama.ts";
+import type { Decoder } from "../llm/decoder.ts";
 import { promptBatch } from "../llm/prompt.ts";
 import { aggregate, aggregateGradient } from "../ops/aggregate.ts";
 import { gatherRows } from "../ops/embedding.ts";
@@ -22,7 +22,7 @@ export type Prefix =
  */
 export function encodeTexts(
   tape: Tape,
-  backbone: Llama,
+  backbone: Decoder,
   texts: readonly ArrayLike<number>[],
   prefix: Prefix,
   suffix: Parameter,

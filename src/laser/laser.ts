@@ -8,7 +8,7 @@ import { Tape, type Variable } from "../autograd/tape.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import type { Llama } from "../llm/llama.ts";
+import type { Decoder } from "../llm/decoder.ts";
 import { WEIGHT_INITIAL } from "../nn/linear.ts";
 import { packed } from "../ops/packed.ts";
 import type { GateMode, LoadBalancing } from "../ops/router.ts";
@@ -62,7 +62,7 @@ export class Laser {
 
   constructor(
     readonly sizes: LaserSizes,
-    readonly backbone: Llama,
+    readonly backbone: Decoder,
     private readonly collaborative: Collaborative,
     collaborativeWidth: number,
   ) {

@@ -5,7 +5,7 @@
  */
 import { freemem } from "node:os";
 import { UserError } from "../files/user-error.ts";
-import type { LlamaConfig } from "./config.ts";
+import { type DecoderConfig, projectionWidth, upWidth } from "./decoder-config.ts";
 
 /** One line of the account. */
 export interface MemoryPart {
@@ -33,23 +33,23 @@ export interface MemoryPlan {
  *
  * Training keeps the input of every layer, T N d, and recomputes one layer at a time on the way back, holding then its
  * projections (q, k, v: c = (H + 2G) h), attention output (H h), middle, output and their gradients (3 d), and the
- * SwiGLU's inputs and gradients (5 F): 4 T (N d + 2 c + 2 H h + 4 d + 5 F) bytes. Encoding keeps one layer only:
- * 4 T (c + H h + 3 d + 3 F).
+ * inputs and gradients of the MLP's activation (2 u + F, u = 2F with a gate): 4 T (N d + 2 c + 2 H h + 4 d + 2 u + F)
+ * bytes. Encoding keeps one layer only: 4 T (c + H h + 3 d + u + F).
  */
-export function activationBytes(config: LlamaConfig, tokens: number, training: boolean): number {
-  const { hiddenSize: d, layers, heads, keyValueHeads, headSize, intermediateSize } = config;
-  const projections = (heads + 2 * keyValueHeads) * headSize;
+export function activationBytes(config: DecoderConfig, tokens: number, training: boolean): number {
+  const { hiddenSize: d, layers, heads, headSize, intermediateSize } = config;
+  const projections = projectionWidth(config);
   const attended = heads * headSize;
+  const up = upWidth(config);
   const each = training
-    ? layers * d + 2 * projections + 2 * attended + 4 * d + 5 * intermediateSize
-    : projections + attended + 3 * d + 3 * intermediateSize;
+    ? layers * d + 2 * projections + 2 * attended + 4 * d + 2 * up + intermediateSize
+    : projections + attended + 3 * d + up + intermediateSize;
   return 4 * tokens * each;
 }
 
-/** The widest activation of a layer for T tokens, in bytes: gate and up projections, or q, k and v. */
-export function widestActivationBytes(config: LlamaConfig, tokens: number): number {
-  const { heads, keyValueHeads, headSize, intermediateSize } = config;
-  return 4 * tokens * Math.max(2 * intermediateSize, (heads + 2 * keyValueHeads) * headSize);
+/** The widest activation of a layer for T tokens, in bytes: the MLP's, or q, k and v. */
+export function widestActivationBytes(config: DecoderConfig, tokens: number): number {
+  return 4 * tokens * Math.max(upWidth(config), projectionWidth(config));
 }
 
 /** The pool's buffers come in four sizes per power of two: up to a fifth more than asked for. */

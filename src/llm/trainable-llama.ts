@@ -1,6 +1,6 @@
 /**
  * A Llama whose own weights train, for making the tiny embedded backbone (weights/make-shop-llama.mjs): next-token
- * prediction with the embedding tied to the output. The frozen model that Laser runs is llama.ts; a checkpoint
+ * prediction with the embedding tied to the output. The frozen model that Laser runs is decoder.ts; a checkpoint
  * written from here is read there like any other.
  */
 import { add, embedding, gatherRows, linear, rmsNorm, selfAttention, swiglu } from "../autograd/functions.ts";
@@ -10,6 +10,7 @@ import { Tape } from "../autograd/tape.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { packed } from "../ops/packed.ts";
+import { rotaryFrequencies } from "../ops/rope.ts";
 
 export interface TrainableLlamaSizes {
   readonly vocabularySize: number;
@@ -100,7 +101,7 @@ export class TrainableLlama {
       keyValueHeads,
       headSize,
       causal: true,
-      rope: { layout: "half" as const, rotaryDim: headSize, theta: ropeTheta },
+      rope: { layout: "half" as const, frequencies: rotaryFrequencies(headSize, ropeTheta) },
     };
     let x = embedding(tape, this.table, ids, step.upload(ids));
     if (noise) x = add(tape, x, tape.constant(step.upload(noise, [sequences.total, hiddenSize])));

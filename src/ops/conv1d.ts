@@ -1,19 +1,23 @@
 /**
- * GPT-2's "Conv1D": a linear layer whose weight is stored [in, out]. The same products as ops/linear.ts, without a
- * transposed copy of the weight. A weight must fit one binding.
+ * GPT-2's "Conv1D": a linear layer whose weight is stored [in, out]. The same products as ops/linear.ts with forward
+ * and backward exchanged, without a transposed copy of the weight.
  */
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { linear, linearWeightGradient } from "./linear.ts";
-import { product } from "./product.ts";
+import { linear, linearInputGradient, linearWeightGradient } from "./linear.ts";
 
-/** y = x W + b. x [M, K] (leading axes are flattened), W [K, N] in f32 or f16, b [N] or null; returns y [M, N]. */
-export function conv1d(step: Step, x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
-  const [k, n] = weight.shape;
-  const m = x.size / k;
-  const y = step.tensor([m, n]);
-  product(step, x, weight, y, { m, n, k }, { bias });
-  return y;
+/**
+ * y = x W + b (+ residual). x [M, K] (leading axes are flattened), W [K, N] in f32 or f16, b [N] or null, residual
+ * [M, N]; returns y [M, N].
+ */
+export function conv1d(
+  step: Step,
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null = null,
+  options: { readonly residual?: Tensor | null } = {},
+): Tensor {
+  return linearInputGradient(step, x, weight, { bias, ...options });
 }
 
 /** dx = dy W^T, the input gradient of `conv1d`. dy [M, N], W [K, N]; returns dx [M, K]. */

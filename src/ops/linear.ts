@@ -53,13 +53,22 @@ export function linear(
   return y;
 }
 
-/** dx = dy W, the input gradient of `linear`. dy [M, N], W [N, K]; returns dx [M, K]. */
-export function linearInputGradient(step: Step, dy: Tensor, weight: Tensor): Tensor {
+/**
+ * dx = dy W, the input gradient of `linear`. dy [M, N], W [N, K]; returns dx [M, K]. It is also the forward pass of a
+ * layer stored [in, out] (ops/conv1d.ts), and then adds its bias [K] and residual [M, K].
+ */
+export function linearInputGradient(
+  step: Step,
+  dy: Tensor,
+  weight: Tensor,
+  added: { readonly bias?: Tensor | null; readonly residual?: Tensor | null } = {},
+): Tensor {
   const [n, k] = weight.shape;
   const m = dy.size / n;
   const dx = step.tensor([m, k]);
   for (const [from, to, window] of windows(weight, step.maxBindingBytes)) {
-    product(step, dy, window, dx, { m, n: k, k: to - from }, { lda: n, aOffset: from, accumulate: from > 0 });
+    const once = from === 0 ? added : { accumulate: true };
+    product(step, dy, window, dx, { m, n: k, k: to - from }, { lda: n, aOffset: from, ...once });
   }
   return dx;
 }

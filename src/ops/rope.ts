@@ -14,62 +14,66 @@ export interface RopeOptions {
   /** Element of each row at which the first head starts. */
   readonly offset: number;
   readonly layout: RopeLayout;
-  /** R: the first elements of each head that are rotated; even, at most headSize. */
-  readonly rotaryDim: number;
-  /** Base of the frequencies theta^(-2i / R), 10000 in the paper. */
-  readonly theta: number;
+  /**
+   * The angle in radians, at most 1, by which each of the R/2 pairs turns a position: the first R elements of a head
+   * are rotated. One array object for all layers: it is uploaded once a step.
+   */
+  readonly frequencies: readonly number[];
   /** Rotate back: the gradient of the rotation. */
   readonly inverse: boolean;
 }
 
+/** theta^(-2i / R) for the R/2 pairs of `rotaryDim` = R elements; theta is 10000 in the paper. */
+export function rotaryFrequencies(rotaryDim: number, theta: number): number[] {
+  return Array.from({ length: rotaryDim / 2 }, (_, i) => theta ** ((-2 * i) / rotaryDim));
+}
+
 /**
- * The frequencies theta^(-2i / R) in turns a position, as fixed-point numbers: u32 [R/2, 2], units of 2^-32 turn, and
- * the rest in 2^-48 turn. See kernels/rope.wgsl.
+ * Frequencies in turns a position, as fixed-point numbers: u32 [R/2, 2], units of 2^-32 turn, and the rest in 2^-48
+ * turn. See kernels/rope.wgsl.
  */
-function turnsOf(rotaryDim: number, theta: number): Uint32Array<ArrayBuffer> {
-  const turns = new Uint32Array(rotaryDim);
-  for (let i = 0; i < rotaryDim / 2; i++) {
-    const units = (theta ** ((-2 * i) / rotaryDim) / (2 * Math.PI)) * 2 ** 32;
+function turnsOf(frequencies: readonly number[]): Uint32Array<ArrayBuffer> {
+  const turns = new Uint32Array(2 * frequencies.length);
+  frequencies.forEach((frequency, i) => {
+    const units = (frequency / (2 * Math.PI)) * 2 ** 32;
     turns[2 * i] = Math.floor(units);
     turns[2 * i + 1] = Math.floor((units - Math.floor(units)) * 2 ** 16);
-  }
+  });
   return turns;
 }
 
-/** Every layer of a model uses the same frequencies: they are uploaded once a step. */
-const uploaded = new WeakMap<Step, Map<string, Tensor>>();
+const uploaded = new WeakMap<Step, Map<readonly number[], Tensor>>();
 
-function turnsTensor(step: Step, rotaryDim: number, theta: number): Tensor {
+function turnsTensor(step: Step, frequencies: readonly number[]): Tensor {
   let tensors = uploaded.get(step);
   if (!tensors) {
     tensors = new Map();
     uploaded.set(step, tensors);
   }
-  const key = `${rotaryDim} ${theta}`;
-  let tensor = tensors.get(key);
+  let tensor = tensors.get(frequencies);
   if (!tensor) {
-    tensor = step.upload(turnsOf(rotaryDim, theta));
-    tensors.set(key, tensor);
+    tensor = step.upload(turnsOf(frequencies));
+    tensors.set(frequencies, tensor);
   }
   return tensor;
 }
 
 /**
  * Rotary position embedding (Su et al. 2021) of `heads` heads in place: x is a tensor of rows of `stride` elements,
- * positions u32 [T]. Pair i of every head turns by the angle position * theta^(-2i / R). Angles are exact to f32
+ * positions u32 [T]. Pair i of every head turns by the angle position * frequencies[i]. Angles are exact to f32
  * rounding up to position 2^32.
  */
 export function rope(step: Step, x: Tensor, positions: Tensor, options: RopeOptions): void {
-  const { heads, headSize, stride, offset, layout, rotaryDim, theta, inverse } = options;
-  if (rotaryDim % 2 !== 0 || rotaryDim > headSize || offset + heads * headSize > stride) {
+  const { heads, headSize, stride, offset, layout, frequencies, inverse } = options;
+  const pairs = frequencies.length;
+  if (2 * pairs > headSize || offset + heads * headSize > stride) {
     throw new Error(
-      `rope of ${heads} heads of ${headSize} from ${offset} on in rows of ${stride}, rotating ${rotaryDim}`,
+      `rope of ${heads} heads of ${headSize} from ${offset} on in rows of ${stride}, rotating ${2 * pairs}`,
     );
   }
   const rows = positions.size;
-  const pairs = rotaryDim / 2;
   step.run(kernels.rope, {
-    bindings: { positions, turns: turnsTensor(step, rotaryDim, theta), x },
+    bindings: { positions, turns: turnsTensor(step, frequencies), x },
     params: { rows, pairs, heads, head_size: headSize, stride, offset },
     overrides: { INTERLEAVED: layout === "interleaved", INVERSE: inverse },
     workgroups: gridOf(Math.ceil((rows * pairs) / 64)),

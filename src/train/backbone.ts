@@ -3,10 +3,11 @@ import { open, readdir, readFile, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { fileError } from "../files/atomic.ts";
 import type { Gpu } from "../gpu/device.ts";
-import { type LlamaConfig, readLlamaConfig } from "../llm/config.ts";
-import type { Llama } from "../llm/llama.ts";
-import { openLlamaCheckpoint } from "../llm/llama-tensors.ts";
-import { loadLlama } from "../llm/load.ts";
+import { openDecoderCheckpoint } from "../llm/checkpoint.ts";
+import { readDecoderConfig } from "../llm/config.ts";
+import type { Decoder } from "../llm/decoder.ts";
+import type { DecoderConfig } from "../llm/decoder-config.ts";
+import { loadDecoder } from "../llm/load.ts";
 import { locateBackbone } from "../llm/locate.ts";
 import { checkVocabulary, loadTokenizer, type Tokenizer } from "../llm/tokenizer.ts";
 import type { WeightStorage } from "../llm/weight-stream.ts";
@@ -17,22 +18,22 @@ export interface BackboneFiles {
   /** As the user named it, for folder names and reports. */
   readonly name: string;
   readonly directory: string;
-  readonly config: LlamaConfig;
+  readonly config: DecoderConfig;
   readonly tokenizer: Tokenizer;
 }
 
 /** A loaded one. */
 export interface Backbone extends BackboneFiles {
-  readonly llama: Llama;
+  readonly decoder: Decoder;
 }
 
 /** Finds a backbone, reads its config and tokenizer and checks the headers of its weight files. Throws UserError. */
 export async function openBackbone(nameOrDirectory: string): Promise<BackboneFiles> {
   const directory = locateBackbone(nameOrDirectory);
-  const config = await readLlamaConfig(directory);
+  const config = await readDecoderConfig(directory);
   const tokenizer = await loadTokenizer(directory);
   checkVocabulary(tokenizer, config.vocabularySize, directory);
-  await (await openLlamaCheckpoint(directory, config)).close();
+  await (await openDecoderCheckpoint(directory, config)).checkpoint.close();
   return { name: basename(nameOrDirectory), directory, config, tokenizer };
 }
 
@@ -50,9 +51,9 @@ export async function loadBackbone(
     begun = true;
     progress.update(mib(bytes));
   };
-  const llama = await loadLlama(gpu, files.directory, { weights, onProgress });
+  const decoder = await loadDecoder(gpu, files.directory, { weights, onProgress });
   progress.end();
-  return { ...files, llama };
+  return { ...files, decoder };
 }
 
 /** What identifies the files of a backbone without reading gigabytes. */

@@ -61,7 +61,7 @@ export async function runOf(job: Job, folder: string, config: Config): Promise<J
     const finished = await finishedArtifact(folder, parameters);
     if (finished) gpu.write(parameters.values, finished.user);
     const artifact = finished ?? (await train({ ...session, folder, progress, signal }));
-    const shape = [data.dataset.items.length, backbone.llama.hiddenSize];
+    const shape = [data.dataset.items.length, backbone.decoder.hiddenSize];
     const embeddings = gpu.parameter(shape, "f32", artifact.items);
     return {
       session,

@@ -2,8 +2,8 @@ import { Parameters } from "../autograd/parameters.ts";
 import { type Dataset, trainingSequence } from "../data/dataset.ts";
 import { MFormer } from "../laser/mformer.ts";
 import type { Texts } from "../laser/text.ts";
-import type { LlamaConfig } from "../llm/config.ts";
-import { llamaBytes } from "../llm/load.ts";
+import type { DecoderConfig } from "../llm/decoder-config.ts";
+import { decoderBytes } from "../llm/load.ts";
 import {
   activationBytes,
   type LargeTensor,
@@ -29,7 +29,7 @@ const MFORMER_WIDTHS = 24;
 export function trainingMemory(
   config: Config,
   dataset: Dataset,
-  backbone: LlamaConfig,
+  backbone: DecoderConfig,
   texts: Texts,
   recommender: PretrainSettings,
 ): MemoryPlan {
@@ -64,7 +64,7 @@ export function trainingMemory(
   const itemBytes = 4 * dataset.items.length * backbone.hiddenSize;
 
   const parts = [
-    { name: "backbone weights", bytes: llamaBytes(backbone, config.weights) },
+    { name: "backbone weights", bytes: decoderBytes(backbone, config.weights) },
     { name: "activations", bytes: pooled(Math.max(training, encoding)) },
     // Values, gradients and the two moments of Adam.
     {

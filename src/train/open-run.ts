@@ -65,7 +65,7 @@ export async function openRun(gpu: Gpu, folder: string, progress: Progress): Pro
   const backbone = await loadBackbone(gpu, { ...files, name: info.backbone.name }, config.weights, progress);
   const session = openSession({ gpu, config, dataset, recommender, backbone, added: added.items });
   const artifact = await loadArtifact(folder, session.laser.parameters);
-  const width = backbone.llama.hiddenSize;
+  const width = backbone.decoder.hiddenSize;
   if (artifact.items.length !== dataset.items.length * width) {
     throw new UserError(
       `${folder}: its item embeddings are not those of ${dataset.items.length} items; train again`,

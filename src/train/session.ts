@@ -65,11 +65,11 @@ export function runTexts(
 export function openSession(parts: SessionParts): Session {
   const { gpu, config, dataset, recommender, backbone, added = [] } = parts;
   const items = added.length ? [...dataset.items, ...added] : dataset.items;
-  const { tokenizer, llama } = backbone;
-  const texts = runTexts(items, tokenizer, llama.maxPositions, recommender.sizes.maxLength, config);
+  const { tokenizer, decoder } = backbone;
+  const texts = runTexts(items, tokenizer, decoder.maxPositions, recommender.sizes.maxLength, config);
   const collaborative = (step: Step, histories: readonly (readonly number[])[]): Tensor =>
     recommender.hiddenStates(step, histories);
-  const laser = new Laser(config, llama, collaborative, recommender.width);
+  const laser = new Laser(config, decoder, collaborative, recommender.width);
   laser.parameters.build(gpu, config.seed);
   return { ...parts, items, texts, laser, release: () => laser.release(gpu) };
 }

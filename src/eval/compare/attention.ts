@@ -2,7 +2,7 @@ import type { Tensor } from "../../gpu/tensor.ts";
 import { selfAttention, selfAttentionGradient } from "../../ops/attention.ts";
 import { crossAttention, crossAttentionGradient } from "../../ops/cross-attention.ts";
 import { packed } from "../../ops/packed.ts";
-import { rope } from "../../ops/rope.ts";
+import { rope, rotaryFrequencies } from "../../ops/rope.ts";
 import { kernelKind } from "./kind.ts";
 
 /** A tensor that holds nothing but the heads of one of query, key and value. */
@@ -20,17 +20,17 @@ export const ropeCase = kernelKind((step, dump, outputs) => {
     stride: heads * headSize,
     offset: 0,
     layout: dump.choice("layout", ["half", "interleaved"]),
-    rotaryDim: dump.count("rotary_dim", 2),
-    theta: dump.number("theta"),
   };
-  if (options.rotaryDim > headSize || options.rotaryDim % 2) {
+  const rotaryDim = dump.count("rotary_dim", 2);
+  if (rotaryDim > headSize || rotaryDim % 2) {
     throw dump.badParam("rotary_dim", `an even number of at most ${headSize}`);
   }
+  const frequencies = rotaryFrequencies(rotaryDim, dump.number("theta"));
   const lengths = dump.lengths("lengths", ["S"], total);
   const { positions } = packed(step, lengths, dump.count("start", 0));
   const rotated = (values: Float32Array<ArrayBuffer>, inverse: boolean) => {
     const tensor = step.upload(values, [total, heads * headSize]);
-    rope(step, tensor, positions, { ...options, inverse });
+    rope(step, tensor, positions, { ...options, frequencies, inverse });
     return tensor;
   };
   outputs.read(step, "y", rotated(x, false), ["T", "H", "h"]);

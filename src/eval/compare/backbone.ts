@@ -1,4 +1,4 @@
-import type { Llama } from "../../llm/llama.ts";
+import type { Decoder } from "../../llm/decoder.ts";
 import { promptBatch } from "../../llm/prompt.ts";
 import { gatherRows } from "../../ops/embedding.ts";
 import { columnSum } from "../../ops/reduce.ts";
@@ -9,7 +9,7 @@ import { Outputs } from "./outputs.ts";
 /** The texts of a dump: `ids` cut by `lengths`, checked against the model's vocabulary and positions. */
 export function readTexts(
   dump: Dump,
-  model: Llama,
+  model: Decoder,
   lengthsName: string,
   virtualTokens: number,
 ): Uint32Array[] {

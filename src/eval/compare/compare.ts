@@ -4,8 +4,8 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { UserError } from "../../files/user-error.ts";
 import type { Gpu } from "../../gpu/device.ts";
-import type { Llama } from "../../llm/llama.ts";
-import { loadLlama } from "../../llm/load.ts";
+import type { Decoder } from "../../llm/decoder.ts";
+import { loadDecoder } from "../../llm/load.ts";
 import type { WeightStorage } from "../../llm/weight-stream.ts";
 import { Dump } from "./dump.ts";
 import { exactError, type TensorError, tensorError } from "./error.ts";
@@ -28,7 +28,7 @@ export interface FileReport {
 /** Compares dumps on one GPU; frozen models that several dumps name are loaded once. */
 export class Comparison {
   private readonly context: Context;
-  private readonly models = new Map<string, Promise<Llama>>();
+  private readonly models = new Map<string, Promise<Decoder>>();
 
   /** `checkpoints`: where checkpoints that do not lie beside their dump are looked for, or null. */
   constructor(
@@ -93,7 +93,7 @@ export class Comparison {
     }
   }
 
-  private backbone(dump: Dump): Promise<Llama> {
+  private backbone(dump: Dump): Promise<Decoder> {
     const name = dump.text("checkpoint");
     const places = [dirname(dump.path), ...(this.checkpoints === null ? [] : [this.checkpoints])].map(
       (folder) => join(folder, name),
@@ -106,7 +106,7 @@ export class Comparison {
     }
     let model = this.models.get(directory);
     if (!model) {
-      model = loadLlama(this.gpu, directory, { weights: this.context.weights });
+      model = loadDecoder(this.gpu, directory, { weights: this.context.weights });
       this.models.set(directory, model);
     }
     return model;

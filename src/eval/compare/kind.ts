@@ -1,6 +1,6 @@
 import type { Gpu } from "../../gpu/device.ts";
 import type { Step } from "../../gpu/step.ts";
-import type { Llama } from "../../llm/llama.ts";
+import type { Decoder } from "../../llm/decoder.ts";
 import type { WeightStorage } from "../../llm/weight-stream.ts";
 import { KERNEL_F32, MODEL_F32, STORAGE_F16 } from "../tolerances.ts";
 import type { Dump } from "./dump.ts";
@@ -12,7 +12,7 @@ export interface Context {
   /** How frozen weights lie on the GPU. */
   readonly weights: WeightStorage;
   /** The frozen model that a dump's param `checkpoint` names. */
-  backbone(dump: Dump): Promise<Llama>;
+  backbone(dump: Dump): Promise<Decoder>;
 }
 
 /** One kind of dump: runs this project on the inputs. */

@@ -2,7 +2,7 @@ import { ADAM, Adam } from "../../autograd/adam.ts";
 import type { Step } from "../../gpu/step.ts";
 import { Laser, type LaserSizes, type LaserStep, type LossSettings } from "../../laser/laser.ts";
 import type { TokenizedText } from "../../laser/text.ts";
-import type { Llama } from "../../llm/llama.ts";
+import type { Decoder } from "../../llm/decoder.ts";
 import { normalizeRows } from "../../ops/item-set.ts";
 import { readTexts } from "./backbone.ts";
 import type { Dump } from "./dump.ts";
@@ -18,7 +18,7 @@ const KEY_BIAS = /k\.bias$/;
 const KEY_BIAS_REASON = "the gradient is zero in theory, and Adam makes real steps of its rounding noise";
 
 /** The sizes of a Laser from a dump's params; those of an M-Former that is not there are never used. */
-function laserSizes(dump: Dump, backbone: Llama): { sizes: LaserSizes; collaborativeWidth: number } {
+function laserSizes(dump: Dump, backbone: Decoder): { sizes: LaserSizes; collaborativeWidth: number } {
   const prefix = dump.choice("prefix", ["mformer", "free", "none"]);
   const suffixTokens = dump.count("suffix");
   const width = dump.count("d");

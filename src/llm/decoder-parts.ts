@@ -1,0 +1,95 @@
+/**
+ * The parts that every decoder layer is made of, forward and backward with respect to the input alone: the weights are
+ * frozen.
+ */
+import type { Step } from "../gpu/step.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { gelu, geluGradient, swiglu, swigluGradient } from "../ops/activation.ts";
+import { conv1d, conv1dInputGradient } from "../ops/conv1d.ts";
+import { add } from "../ops/elementwise.ts";
+import { embed, embedPrompt } from "../ops/embedding.ts";
+import { linear, linearInputGradient } from "../ops/linear.ts";
+import { layerNorm, layerNormGradient, rmsNorm, rmsNormGradient } from "../ops/norm.ts";
+import type { DecoderConfig } from "./decoder-config.ts";
+import type { DecoderWeights, LinearWeights, NormWeights } from "./decoder-weights.ts";
+import type { PromptBatch } from "./prompt.ts";
+
+/** The rows of the prompt, virtual tokens among them, with learned positions added where the model has them: [T, d]. */
+export function embedRows(
+  step: Step,
+  weights: DecoderWeights<Tensor>,
+  batch: PromptBatch,
+  prefix: Tensor | null,
+  suffix: Tensor | null,
+): Tensor {
+  const tokens = embedPrompt(step, weights.embedding, batch.source, prefix, suffix);
+  if (weights.positions === null) return tokens;
+  const positions = embed(step, weights.positions, batch.sequences.positions);
+  const rows = add(step, tokens, positions);
+  for (const tensor of [tokens, positions]) step.free(tensor);
+  return rows;
+}
+
+/** What a norm keeps for its gradient: statistics of each row, [R] each. */
+export type NormStatistics = readonly Tensor[];
+
+/** The normalised rows, and what the gradient needs. */
+export function norm(
+  step: Step,
+  config: DecoderConfig,
+  x: Tensor,
+  { weight, bias }: NormWeights<Tensor>,
+): { readonly y: Tensor; readonly statistics: NormStatistics } {
+  const { epsilon } = config.norm;
+  if (bias) {
+    const { y, mean, rstd } = layerNorm(step, x, weight, bias, epsilon);
+    return { y, statistics: [mean, rstd] };
+  }
+  const { y, rstd } = rmsNorm(step, x, weight, epsilon);
+  return { y, statistics: [rstd] };
+}
+
+/** dx of `norm`, plus `residual`, the gradient that reached x past it. */
+export function normInputGradient(
+  step: Step,
+  dy: Tensor,
+  x: Tensor,
+  { weight, bias }: NormWeights<Tensor>,
+  statistics: NormStatistics,
+  residual: Tensor | null,
+): Tensor {
+  if (!bias) return rmsNormGradient(step, dy, x, weight, statistics[0], null, residual);
+  const [mean, rstd] = statistics;
+  return layerNormGradient(step, dy, x, weight, { mean, rstd }, null, residual);
+}
+
+/** x W^T + b, plus `residual`, what bypasses the layer. */
+export function project(
+  step: Step,
+  config: DecoderConfig,
+  x: Tensor,
+  { weight, bias }: LinearWeights<Tensor>,
+  residual: Tensor | null = null,
+): Tensor {
+  return (config.linear === "out-in" ? linear : conv1d)(step, x, weight, bias, { residual });
+}
+
+/** dx = dy W of `project`. */
+export function projectInputGradient(
+  step: Step,
+  config: DecoderConfig,
+  dy: Tensor,
+  { weight }: LinearWeights<Tensor>,
+): Tensor {
+  return (config.linear === "out-in" ? linearInputGradient : conv1dInputGradient)(step, dy, weight);
+}
+
+/** The MLP's activation of up's output: [T, 2F] or [T, F] to [T, F]. */
+export function activate(step: Step, config: DecoderConfig, up: Tensor): Tensor {
+  return config.mlp === "swiglu" ? swiglu(step, up) : gelu(step, up, "tanh");
+}
+
+/** The gradient of `activate` at `up`. */
+export function activateGradient(step: Step, config: DecoderConfig, dy: Tensor, up: Tensor): Tensor {
+  return config.mlp === "swiglu" ? swigluGradient(step, dy, up) : geluGradient(step, dy, up, "tanh");
+}
