@@ -93,6 +93,7 @@ export * from "./ops/cross-attention.ts";
 export * from "./ops/dropout.ts";
 export * from "./ops/elementwise.ts";
 export * from "./ops/embedding.ts";
+export * from "./ops/expert-linear.ts";
 export * from "./ops/experts.ts";
 export * from "./ops/item-set.ts";
 export * from "./ops/item-set-normalize.ts";

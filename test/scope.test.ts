@@ -26,6 +26,7 @@ async function run(record: (step: Step) => Tensor): Promise<{ values: Float32Arr
 }
 
 const sizes = (blocks: number): MFormerSizes => ({
+  moe: "query",
   collaborativeWidth: 8,
   width: 16,
   heads: 2,

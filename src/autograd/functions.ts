@@ -4,6 +4,7 @@
  */
 import type { Tensor } from "../gpu/tensor.ts";
 import { geluGradient, gelu as geluOp, swigluGradient, swiglu as swigluOp } from "../ops/activation.ts";
+import { type AggregateShape, aggregateGradient, aggregate as aggregateOp } from "../ops/aggregate.ts";
 import { selfAttention as attentionOp, selfAttentionGradient } from "../ops/attention.ts";
 import {
   crossAttentionGradient,
@@ -13,6 +14,12 @@ import {
 import { dropout as dropoutOp } from "../ops/dropout.ts";
 import { add as addOp } from "../ops/elementwise.ts";
 import { embed, embeddingGradient, gatherRows as gatherOp, scatterRows } from "../ops/embedding.ts";
+import {
+  type ExpertSequences,
+  expertLinearInputGradient,
+  expertLinear as expertLinearOp,
+  expertLinearWeightGradient,
+} from "../ops/expert-linear.ts";
 import { linearInputGradient, linear as linearOp, linearWeightGradient } from "../ops/linear.ts";
 import {
   layerNormGradient,
@@ -42,6 +49,39 @@ export function linear(tape: Tape, x: Variable, weight: Parameter, bias: Paramet
     linearWeightGradient(step, dy, x.value, weight.grad, accumulates(weight));
     if (bias) columnSum(step, dy, bias.grad, accumulates(bias));
     if (x.needsGrad) tape.give(x, linearInputGradient(step, dy, weight.value));
+  });
+}
+
+/**
+ * A linear layer with weights of its own for every expert: sequence s of L rows goes through expert top[s]. x
+ * [S / share * L, D], weight [K * N, D] and bias [K * N] of K experts; returns [S * L, N].
+ */
+export function expertLinear(
+  tape: Tape,
+  x: Variable,
+  weight: Parameter,
+  bias: Parameter,
+  outputs: number,
+  sequences: ExpertSequences,
+): Variable {
+  const { step } = tape;
+  const y = expertLinearOp(step, x.value, weight.value, bias.value, outputs, sequences);
+  return tape.result(y, [x, Tape.TRAINABLE], [], (dy) => {
+    // Weight and bias are always declared together, so one flag serves both.
+    accumulates(bias);
+    const into = { dWeight: weight.grad, dBias: bias.grad, accumulate: accumulates(weight) };
+    expertLinearWeightGradient(step, dy, x.value, into, sequences);
+    if (x.needsGrad) tape.give(x, expertLinearInputGradient(step, dy, weight.value, sequences));
+  });
+}
+
+/** out[b] = sum_j gates[b, j] x[b, j], j over the k active experts of a user. x [B * k * L, D], gates [B, k]. */
+export function aggregate(tape: Tape, x: Variable, gates: Variable, shape: AggregateShape): Variable {
+  const { step } = tape;
+  return tape.result(aggregateOp(step, x.value, gates.value, shape), [x, gates], [], (dOut) => {
+    const { dq, dGates } = aggregateGradient(step, dOut, x.value, gates.value, shape);
+    tape.give(x, dq);
+    tape.give(gates, dGates);
   });
 }
 

@@ -9,11 +9,11 @@ import type { Gpu } from "../gpu/device.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Decoder } from "../llm/decoder.ts";
-import { WEIGHT_INITIAL } from "../nn/linear.ts";
+import { Linear, WEIGHT_INITIAL } from "../nn/linear.ts";
 import { packed } from "../ops/packed.ts";
 import type { GateMode, LoadBalancing } from "../ops/router.ts";
 import { encodeTexts, type Prefix } from "./bi-tuning.ts";
-import { MFormer, type MFormerOutput } from "./mformer.ts";
+import { type ExpertKind, MFormer, type MFormerOutput } from "./mformer.ts";
 import type { TokenizedText } from "./text.ts";
 
 export interface LaserSizes {
@@ -21,6 +21,8 @@ export interface LaserSizes {
   readonly prefix: "mformer" | "free" | "none";
   /** L. */
   readonly queryTokens: number;
+  /** What there are K of: sets of query vectors, or feed-forward layers. */
+  readonly moe: ExpertKind;
   /** K and k. */
   readonly experts: number;
   readonly activeExperts: number;
@@ -32,6 +34,8 @@ export interface LaserSizes {
   readonly dropout: number;
   /** s. */
   readonly suffixTokens: number;
+  /** Whether a trainable linear layer, d to d, follows the language model's output. */
+  readonly projection: boolean;
 }
 
 /** Temperature, lambda and scope: the numbers of Eq. 6 and Eq. 10. */
@@ -54,11 +58,36 @@ export interface LaserStep {
 /** Where C comes from: the frozen recommender's hidden states of the items of every history [sum N, d_c]. */
 export type Collaborative = (step: Step, histories: readonly (readonly number[])[]) => Tensor;
 
+/** Laser's trainable parts; null for those that a variant lacks. */
+interface LaserParts {
+  readonly suffix: Parameter;
+  readonly freePrefix: Parameter | null;
+  readonly mformer: MFormer | null;
+  readonly projection: Linear | null;
+}
+
+/** Declares the trainable parameters of a Laser. `hiddenSize` is d, `collaborativeWidth` d_c. */
+export function declareLaser(
+  p: Parameters,
+  sizes: LaserSizes,
+  hiddenSize: number,
+  collaborativeWidth: number,
+): LaserParts {
+  const suffix = p.declare("suffix", [sizes.suffixTokens, hiddenSize], WEIGHT_INITIAL);
+  const freePrefix =
+    sizes.prefix === "free" ? p.declare("prefix", [sizes.queryTokens, hiddenSize], WEIGHT_INITIAL) : null;
+  const { mformerWidth: width, mformerHeads: heads, mformerBlocks: blocks } = sizes;
+  const mformer =
+    sizes.prefix === "mformer"
+      ? new MFormer(p, { ...sizes, width, heads, blocks, hiddenSize, collaborativeWidth })
+      : null;
+  const projection = sizes.projection ? new Linear(p, "projection", hiddenSize, hiddenSize) : null;
+  return { suffix, freePrefix, mformer, projection };
+}
+
 export class Laser {
   readonly parameters = new Parameters();
-  readonly mformer: MFormer | null;
-  private readonly freePrefix: Parameter | null;
-  private readonly suffix: Parameter;
+  private readonly parts: LaserParts;
 
   constructor(
     readonly sizes: LaserSizes,
@@ -66,26 +95,7 @@ export class Laser {
     private readonly collaborative: Collaborative,
     collaborativeWidth: number,
   ) {
-    const { hiddenSize } = backbone;
-    const p = this.parameters;
-    this.suffix = p.declare("suffix", [sizes.suffixTokens, hiddenSize], WEIGHT_INITIAL);
-    this.freePrefix =
-      sizes.prefix === "free" ? p.declare("prefix", [sizes.queryTokens, hiddenSize], WEIGHT_INITIAL) : null;
-    this.mformer =
-      sizes.prefix === "mformer"
-        ? new MFormer(p, {
-            collaborativeWidth,
-            width: sizes.mformerWidth,
-            heads: sizes.mformerHeads,
-            blocks: sizes.mformerBlocks,
-            experts: sizes.experts,
-            activeExperts: sizes.activeExperts,
-            queryTokens: sizes.queryTokens,
-            hiddenSize,
-            gates: sizes.gates,
-            dropout: sizes.dropout,
-          })
-        : null;
+    this.parts = declareLaser(this.parameters, sizes, backbone.hiddenSize, collaborativeWidth);
   }
 
   /** Virtual tokens added to every text. */
@@ -98,24 +108,26 @@ export class Laser {
     texts: readonly TokenizedText[],
     balance: LoadBalancing | null,
   ): { h: Variable; mformer: MFormerOutput | null } {
+    const { suffix, freePrefix, mformer, projection } = this.parts;
     let prefix: Prefix = { kind: "none" };
     let output: MFormerOutput | null = null;
-    if (this.freePrefix) prefix = { kind: "shared", parameter: this.freePrefix };
-    if (this.mformer) {
+    if (freePrefix) prefix = { kind: "shared", parameter: freePrefix };
+    if (mformer) {
       const histories = texts.map((text) => text.items);
       const c = this.collaborative(tape.step, histories);
       const users = packed(
         tape.step,
         histories.map((history) => history.length),
       );
-      output = this.mformer.forward(tape, c, users, balance);
+      output = mformer.forward(tape, c, users, balance);
       prefix = { kind: "own", rows: output.prefix, length: this.sizes.queryTokens };
     }
     const ids = texts.map((text) => text.ids);
-    return { h: encodeTexts(tape, this.backbone, ids, prefix, this.suffix), mformer: output };
+    const h = encodeTexts(tape, this.backbone, ids, prefix, suffix);
+    return { h: projection?.forward(tape, h) ?? h, mformer: output };
   }
 
-  /** h of every text [B, d] (Eq. 1), not normalised, without gradients. */
+  /** h of every text [B, d] (Eq. 1; after the projection, if any), not normalised, without gradients. */
   hidden(step: Step, texts: readonly TokenizedText[]): Tensor {
     const tape = new Tape(step, { gradients: false, dropout: null });
     return this.forward(tape, texts, null).h.value;

@@ -3,16 +3,18 @@
  * the collaborative embeddings C of a user's items and picks k of K experts; the experts' L query vectors pass
  * through Z blocks shared by all experts, reading C by cross-attention in every second block; the experts are then
  * summed with their gates and projected to the language model's width: the prefix.
+ *
+ * In the variant `moe: ffn` there is one set of L query vectors, and the experts are the feed-forward layers of every
+ * block: the router's k experts of a user are mixed with its gates in each of them.
  */
-import { dropout, linear } from "../autograd/functions.ts";
+import { aggregate, dropout, linear } from "../autograd/functions.ts";
 import type { Parameter, Parameters } from "../autograd/parameters.ts";
 import { Tape, type Variable } from "../autograd/tape.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { CrossAttention, SelfAttention } from "../nn/attention.ts";
-import { FeedForward } from "../nn/feed-forward.ts";
+import { type ActiveExperts, ExpertFeedForward, FeedForward } from "../nn/feed-forward.ts";
 import { LayerNorm } from "../nn/layer-norm.ts";
 import { Linear, WEIGHT_INITIAL } from "../nn/linear.ts";
-import { aggregate, aggregateGradient } from "../ops/aggregate.ts";
 import type { RaggedKeys } from "../ops/cross-attention.ts";
 import { selectExperts, selectExpertsGradient } from "../ops/experts.ts";
 import { type Packed, packed } from "../ops/packed.ts";
@@ -26,7 +28,11 @@ import {
   routerGradient,
 } from "../ops/router.ts";
 
+/** What there are K of: sets of query vectors (the paper), or feed-forward layers in every block. */
+export type ExpertKind = "query" | "ffn";
+
 export interface MFormerSizes {
+  readonly moe: ExpertKind;
   /** Width of the collaborative embeddings. */
   readonly collaborativeWidth: number;
   /** d_m, the M-Former's own width. */
@@ -56,32 +62,46 @@ export interface MFormerOutput {
   readonly balance: Tensor;
 }
 
-/** One block: self-attention over the queries, cross-attention in even blocks, feed-forward. */
+/** One block: self-attention over the queries, cross-attention in even blocks, feed-forward (one, or K experts). */
 class Block {
   private readonly selfAttention: SelfAttention;
   private readonly crossAttention: CrossAttention | null;
-  private readonly feedForward: FeedForward;
+  private readonly feedForward: (tape: Tape, x: Variable, active: ActiveExperts, rows: number) => Variable;
 
   constructor(parameters: Parameters, name: string, sizes: MFormerSizes, crosses: boolean) {
-    const { width, heads, dropout: rate } = sizes;
+    const { width, heads, experts, dropout: rate } = sizes;
     const attention = { width, heads, dropout: rate };
     this.selfAttention = new SelfAttention(parameters, `${name}.self_attn`, { ...attention, causal: false });
     this.crossAttention = crosses ? new CrossAttention(parameters, `${name}.cross_attn`, attention) : null;
-    this.feedForward = new FeedForward(parameters, name, width, rate);
+    if (sizes.moe === "ffn") {
+      const mixture = new ExpertFeedForward(parameters, name, width, experts, rate);
+      this.feedForward = (tape, x, active, rows) => mixture.forward(tape, x, active, rows);
+    } else {
+      const single = new FeedForward(parameters, name, width, rate);
+      this.feedForward = (tape, x) => single.forward(tape, x);
+    }
   }
 
-  forward(tape: Tape, x: Variable, memory: Variable, sequences: Packed, keys: RaggedKeys): Variable {
+  forward(
+    tape: Tape,
+    x: Variable,
+    memory: Variable,
+    sequences: Packed,
+    keys: RaggedKeys,
+    active: ActiveExperts,
+  ): Variable {
     const { selfAttention, crossAttention, feedForward } = this;
     return tape.chain(x, [
       (hidden) => selfAttention.forward(tape, hidden, sequences),
       (hidden) => crossAttention?.forward(tape, hidden, memory, keys, sequences.longest) ?? hidden,
-      (hidden) => feedForward.forward(tape, hidden),
+      (hidden) => feedForward(tape, hidden, active, sequences.longest),
     ]);
   }
 }
 
 export class MFormer {
-  private readonly experts: Parameter;
+  /** The experts' sets of query vectors [K, L, d_m], or one set [L, d_m] where the experts are feed-forward layers. */
+  private readonly queries: Parameter;
   private readonly routerWeight: Parameter;
   private readonly projectIn: Linear;
   private readonly projectOut: Linear;
@@ -93,8 +113,11 @@ export class MFormer {
     readonly sizes: MFormerSizes,
     name = "mformer",
   ) {
-    const { experts, queryTokens, width, collaborativeWidth, hiddenSize } = sizes;
-    this.experts = parameters.declare(`${name}.experts`, [experts, queryTokens, width], WEIGHT_INITIAL);
+    const { moe, experts, queryTokens, width, collaborativeWidth, hiddenSize } = sizes;
+    this.queries =
+      moe === "query"
+        ? parameters.declare(`${name}.experts`, [experts, queryTokens, width], WEIGHT_INITIAL)
+        : parameters.declare(`${name}.queries`, [queryTokens, width], WEIGHT_INITIAL);
     this.routerWeight = parameters.declare(
       `${name}.router.weight`,
       [experts, collaborativeWidth],
@@ -115,7 +138,8 @@ export class MFormer {
    */
   forward(tape: Tape, collaborative: Tensor, users: Packed, balance: LoadBalancing | null): MFormerOutput {
     const { step } = tape;
-    const { activeExperts, queryTokens, width, gates: mode } = this.sizes;
+    const { moe, activeExperts, queryTokens, width, gates: mode } = this.sizes;
+    const batch = users.lengths.length;
 
     // Eq. 4, 8, 9: routing. The gates' gradient and the load-balancing loss's meet in W_r.
     const routing = router(step, collaborative, users, this.routerWeight.value, activeExperts);
@@ -127,35 +151,34 @@ export class MFormer {
     });
     const loss = loadBalancing(step, routing, users, balance?.scope ?? "sequence");
 
-    // The queries of the active experts: B * k sequences of L rows.
-    const { top } = routing;
-    const count = users.lengths.length * activeExperts;
-    const picked = selectExperts(step, this.experts.value, top);
+    // The queries of the active experts: B * k sequences of L rows; or B times the one set there is.
+    const perUser = moe === "query" ? activeExperts : 1;
+    const set = moe === "query" ? routing.top : step.upload(new Uint32Array(batch));
+    const sets = [this.queries.size / (queryTokens * width), queryTokens, width];
+    const picked = selectExperts(step, this.queries.value.reshape(sets), set);
     const queries = tape.result(picked, [Tape.TRAINABLE], [], (dq) => {
-      const accumulate = !this.experts.fresh;
-      this.experts.fresh = false;
-      selectExpertsGradient(step, dq, top, this.experts.grad, accumulate);
+      const accumulate = !this.queries.fresh;
+      this.queries.fresh = false;
+      selectExpertsGradient(step, dq, set, this.queries.grad.reshape(sets), accumulate);
     });
+    const count = batch * perUser;
     const sequences = packed(step, new Array<number>(count).fill(queryTokens));
     const keys = {
       keyLengths: users.lengths,
-      owner: Array.from({ length: count }, (_, s) => Math.floor(s / activeExperts)),
+      owner: Array.from({ length: count }, (_, s) => Math.floor(s / perUser)),
     };
+    const active = { top: routing.top, gates: gate };
     const memory = this.projectIn.forward(tape, tape.constant(collaborative));
     const last = tape.chain(queries, [
       (hidden) => dropout(tape, this.norm.forward(tape, hidden), this.sizes.dropout),
       ...this.blocks.map(
-        (block) => (hidden: Variable) => block.forward(tape, hidden, memory, sequences, keys),
+        (block) => (hidden: Variable) => block.forward(tape, hidden, memory, sequences, keys, active),
       ),
     ]);
 
     // prefix = (sum over active j of g_j Q'_j) W_out + b.
-    const shape = { batch: users.lengths.length, active: activeExperts, rows: queryTokens, width };
-    const mixed = tape.result(aggregate(step, last.value, gate.value, shape), [last, gate], [], (dOut) => {
-      const { dq, dGates } = aggregateGradient(step, dOut, last.value, gate.value, shape);
-      tape.give(last, dq);
-      tape.give(gate, dGates);
-    });
+    const shape = { batch, active: activeExperts, rows: queryTokens, width };
+    const mixed = moe === "query" ? aggregate(tape, last, gate, shape) : last;
     const prefix = linear(tape, mixed, this.projectOut.weight, this.projectOut.bias);
     return { prefix, routing, balance: loss };
   }

@@ -53,6 +53,8 @@ const choice = <T extends string>(value: T, choices: readonly T[], help: string)
   help,
 });
 
+const flag = (value: boolean, help: string): FlagField => ({ kind: "flag", default: value, help });
+
 /** The table. Symbols are the paper's. */
 export const FIELDS = {
   seed: integer(1, 0, "seed of everything random: initial values, order, dropout, subsets"),
@@ -66,8 +68,13 @@ export const FIELDS = {
     ["mformer", "free", "none"],
     "virtual tokens before the text: M-Former, free vectors (w/o M-Former), or none (w/o prefix)",
   ),
+  moe: choice(
+    "query",
+    ["query", "ffn"],
+    "what there are K of: sets of query vectors (the paper), or feed-forward layers in every block",
+  ),
   queryTokens: integer(32, 1, "L, virtual tokens in the prefix"),
-  experts: integer(8, 1, "K, query experts", 64),
+  experts: integer(8, 1, "K, experts", 64),
   activeExperts: integer(3, 1, "k, experts active for a user", 64),
   mformerWidth: integer(768, 4, "d_m, the M-Former's width"),
   mformerBlocks: integer(12, 1, "Z, the M-Former's blocks; even ones cross-attend"),
@@ -79,6 +86,7 @@ export const FIELDS = {
   ),
   dropout: number(0.1, 0, "dropout rate of the M-Former", 0.9),
   suffixTokens: integer(1, 1, "s, virtual tokens after the text; h is the mean over them"),
+  projection: flag(false, "a trainable linear layer, d to d, between the language model's output and h"),
 
   temperature: number(0.05, 1e-4, "tau of Eq. 6"),
   lambda: number(0.1, 0, "weight of the load-balancing loss (Eq. 10)"),

@@ -1,6 +1,6 @@
 import { Parameters } from "../autograd/parameters.ts";
 import { type Dataset, trainingSequence } from "../data/dataset.ts";
-import { MFormer } from "../laser/mformer.ts";
+import { declareLaser } from "../laser/laser.ts";
 import type { Texts } from "../laser/text.ts";
 import type { DecoderConfig } from "../llm/decoder-config.ts";
 import { decoderBytes } from "../llm/load.ts";
@@ -100,6 +100,15 @@ export function trainingMemory(
       advice: "use a smaller --batch-size",
       windowed: false,
     },
+    {
+      name: "the M-Former's feed-forward experts",
+      bytes:
+        config.prefix === "mformer" && config.moe === "ffn"
+          ? 16 * config.experts * config.mformerWidth ** 2
+          : 0,
+      advice: "use fewer --experts or a smaller --mformer-width",
+      windowed: false,
+    },
     { name: "the item embeddings", bytes: itemBytes, advice: "use fewer items", windowed: true },
   ];
   return { parts, tensors };
@@ -107,23 +116,7 @@ export function trainingMemory(
 
 /** Elements of the flat buffer of Laser's trainable parameters. */
 function trainableSize(config: Config, hiddenSize: number, collaborativeWidth: number): number {
-  const virtual = hiddenSize * (config.suffixTokens + (config.prefix === "free" ? config.queryTokens : 0));
-  if (config.prefix !== "mformer") return virtual;
-  const { mformerWidth: width, mformerHeads: heads, mformerBlocks: blocks } = config;
-  const { experts, activeExperts, queryTokens, gates, dropout } = config;
-  const shape = {
-    collaborativeWidth,
-    width,
-    heads,
-    blocks,
-    experts,
-    activeExperts,
-    queryTokens,
-    hiddenSize,
-    gates,
-    dropout,
-  };
   const parameters = new Parameters();
-  new MFormer(parameters, shape);
-  return virtual + parameters.flatSize;
+  declareLaser(parameters, config, hiddenSize, collaborativeWidth);
+  return parameters.flatSize;
 }

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from case import Case, Random, gradients, int32
+from case import Case, Random, gradients, int32, split_rows
 from itemset import iic_losses
 from llama import Llama, texts
 from mformer import mformer_forward, mformer_parameters
@@ -14,10 +14,27 @@ from router import load_balancing
 STEPS, LEARNING_RATE = 3, 1e-3
 
 
+def pooled(model, inputs, prefix, suffix, pooling):
+    """h [B, d]: the mean hidden state of the suffix tokens of [prefix_b | text_b | suffix]; or without a suffix of all
+    of [prefix_b | text_b] (`mean`), or the last one of [prefix_b | text_b | EOS] (`eos`)."""
+    rows = []
+    for b, text in enumerate(split_rows(inputs["ids"], inputs["text_lengths"])):
+        if pooling == "eos":
+            text = torch.cat([text, torch.tensor([model.config["eos_token_id"]])])
+        parts = [model.embed(text, inputs["E"].dtype)]
+        if prefix is not None:
+            parts.insert(0, prefix[b])
+        if pooling == "suffix":
+            parts.append(suffix)
+        states = model.hidden_states(torch.cat(parts))
+        first = {"mean": 0, "eos": -1}[pooling] if suffix is None else -suffix.shape[0]
+        rows.append(states[first:].mean(0))
+    return torch.stack(rows)
+
+
 def losses(model, p, inputs, params):
     """(h [B, d], loss, iic, lb) for parameters p under their full names. lb is zero without an M-Former."""
-    suffix = p["suffix"]
-    lb = torch.zeros((), dtype=suffix.dtype)
+    lb = torch.zeros((), dtype=inputs["E"].dtype)
     prefix = None
     if params["prefix"] == "mformer":
         own = {name[len("mformer.") :]: value for name, value in p.items() if name.startswith("mformer.")}
@@ -25,7 +42,9 @@ def losses(model, p, inputs, params):
         lb = load_balancing(routed, params["load_balancing"])
     elif params["prefix"] == "free":
         prefix = p["prefix"].expand(len(inputs["text_lengths"]), -1, -1)
-    h = model.bi_tuned(inputs["ids"], inputs["text_lengths"], prefix, suffix).mean(1)
+    h = pooled(model, inputs, prefix, p.get("suffix"), params.get("pooling", "suffix"))
+    if params.get("projection"):
+        h = h @ p["projection.weight"].T + p["projection.bias"]
     per_user, _ = iic_losses(h, inputs["E"], inputs["target"], params["tau"])
     iic = per_user.mean()
     return h, iic + params["lambda"] * lb, iic, lb
@@ -132,6 +151,54 @@ STEP = [  # name, checkpoint, lengths of C, text lengths, I, params
         29,
         dict(prefix="none", tau=0.05, suffix=2, **{"lambda": 0.1}),
     ),
+    (
+        "ffn-mean-projection",
+        "llama-tiny",
+        [2, 5, 1],
+        [6, 1, 14],
+        13,
+        dict(
+            prefix="mformer",
+            moe="ffn",
+            pooling="mean",
+            projection=True,
+            gates="weights",
+            load_balancing="sequence",
+            tau=0.05,
+            d_c=6,
+            d_m=8,
+            heads=1,
+            blocks=1,
+            K=3,
+            k=2,
+            L=3,
+            **{"lambda": 0.1},
+        ),
+    ),
+    (
+        "free-mean",
+        "llama-tiny-sharded",
+        None,
+        [4, 17, 1],
+        17,
+        dict(prefix="free", pooling="mean", tau=0.05, L=2, **{"lambda": 0.1}),
+    ),
+    (
+        "free-eos",
+        "llama-tiny",
+        None,
+        [5, 9],
+        7,
+        dict(prefix="free", pooling="eos", tau=0.05, L=3, **{"lambda": 0.1}),
+    ),
+    (
+        "none-eos-projection",
+        "llama-tiny",
+        None,
+        [3, 8, 1],
+        19,
+        dict(prefix="none", pooling="eos", projection=True, tau=0.1, **{"lambda": 0.1}),
+    ),
 ]
 
 
@@ -149,12 +216,16 @@ def cases(folder):
         inputs["text_lengths"] = int32(text_lengths)
         inputs["E"] = random.normal(items, d)
         inputs["target"] = random.ids(0, items, B)
-        inputs["p.suffix"] = random.normal(params["suffix"], d)
+        if params.get("pooling", "suffix") == "suffix":
+            inputs["p.suffix"] = random.normal(params["suffix"], d)
         if params["prefix"] == "free":
             inputs["p.prefix"] = random.normal(params["L"], d)
         if params["prefix"] == "mformer":
             p = mformer_parameters(random, params)
             inputs.update({f"p.mformer.{key}": value for key, value in p.items()})
+        if params.get("projection"):
+            inputs["p.projection.weight"] = random.normal(d, d, scale=d**-0.5)
+            inputs["p.projection.bias"] = random.normal(d, scale=0.2)
         doc = f"A whole step on {checkpoint}, prefix {params['prefix']}, no dropout"
         doc += "; lb is 0 and loss = iic without an M-Former." if params["prefix"] != "mformer" else "."
         yield Case("laser_step", name, params, doc, inputs, partial(laser_step, model))

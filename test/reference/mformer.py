@@ -32,16 +32,24 @@ def attention_sublayer(p, name, x, source, heads):
     return norm(p, f"{name}.norm", x + linear(p, f"{name}.o", mixed))
 
 
-def blocks(p, queries, keys, sizes):
-    """The Z post-norm blocks over the active experts' queries [k, L, d_m]; cross-attention in even blocks."""
+def feed_forward(p, name, x):
+    return linear(p, f"{name}.down", gelu(linear(p, f"{name}.up", x)))
+
+
+def blocks(p, queries, keys, sizes, mixture):
+    """The Z post-norm blocks over queries [*, L, d_m]; cross-attention in even blocks. `mixture` lists the (expert,
+    gate) pairs of the feed-forward layers, or is None where each block has one."""
     x = norm(p, "norm", queries)
     for z in range(sizes["blocks"]):
         block = f"blocks.{z}"
         x = attention_sublayer(p, f"{block}.self_attn", x, x, sizes["heads"])
         if z % 2 == 0:
             x = attention_sublayer(p, f"{block}.cross_attn", x, keys, sizes["heads"])
-        hidden = gelu(linear(p, f"{block}.up", x))
-        x = norm(p, f"{block}.norm", x + linear(p, f"{block}.down", hidden))
+        if mixture is None:
+            dense = feed_forward(p, block, x)
+        else:
+            dense = sum(gate * feed_forward(p, f"{block}.experts.{j}", x) for j, gate in mixture)
+        x = norm(p, f"{block}.norm", x + dense)
     return x
 
 
@@ -57,8 +65,12 @@ def mformer_forward(p, C, lengths, sizes):
             require_clear_head(row, 1, MARGIN, "expert probabilities")
         top = top_k(w, sizes["k"])
         gates = gate_values(w[top], sizes["gates"])
-        Q = blocks(p, p["experts"][top], linear(p, "proj_in", C_user), sizes)
-        prefixes.append(linear(p, "proj_out", (gates[:, None, None] * Q).sum(0)))
+        keys = linear(p, "proj_in", C_user)
+        if sizes.get("moe") == "ffn":
+            Q = blocks(p, p["queries"][None], keys, sizes, list(zip(top.tolist(), gates)))[0]
+        else:
+            Q = (gates[:, None, None] * blocks(p, p["experts"][top], keys, sizes, None)).sum(0)
+        prefixes.append(linear(p, "proj_out", Q))
         routed.append(P)
     return torch.stack(prefixes), routed
 
@@ -76,7 +88,11 @@ def mformer_parameters(random, sizes):
         p[f"{name}.weight"] = random.normal(d_m, scale=0.2, mean=1.0)
         p[f"{name}.bias"] = random.normal(d_m, scale=0.2)
 
-    p["experts"] = random.normal(K, L, d_m)
+    ffn = sizes.get("moe") == "ffn"
+    if ffn:
+        p["queries"] = random.normal(L, d_m)
+    else:
+        p["experts"] = random.normal(K, L, d_m)
     p["router.weight"] = random.normal(K, d_c, scale=1.5 * d_c**-0.5)
     add_linear("proj_in", d_m, d_c)
     add_linear("proj_out", d, d_m)
@@ -86,8 +102,9 @@ def mformer_parameters(random, sizes):
             for name in "qkvo":
                 add_linear(f"blocks.{z}.{attention}.{name}", d_m, d_m)
             add_norm(f"blocks.{z}.{attention}.norm")
-        add_linear(f"blocks.{z}.up", 4 * d_m, d_m)
-        add_linear(f"blocks.{z}.down", d_m, 4 * d_m)
+        for layer in [f"blocks.{z}.experts.{j}" for j in range(K)] if ffn else [f"blocks.{z}"]:
+            add_linear(f"{layer}.up", 4 * d_m, d_m)
+            add_linear(f"{layer}.down", d_m, 4 * d_m)
         add_norm(f"blocks.{z}.norm")
     return p
 
@@ -108,6 +125,8 @@ MFORMER = [  # name, lengths, sizes
         [6, 1, 11],
         dict(d_c=12, d_m=32, heads=4, blocks=2, K=5, k=3, L=3, d=33, gates="normalized"),
     ),
+    ("ffn-weights", [5, 1, 8], dict(moe="ffn", d_c=6, d_m=8, heads=2, blocks=2, K=4, k=2, L=5, d=11, gates="weights")),
+    ("ffn-softmax", [2, 3], dict(moe="ffn", d_c=5, d_m=12, heads=1, blocks=1, K=3, k=3, L=2, d=7, gates="softmax")),
 ]
 
 
@@ -119,7 +138,8 @@ def cases():
         inputs["dprefix"] = random.normal(len(lengths), sizes["L"], sizes["d"])
         inputs.update({f"p.{key}": value for key, value in p.items()})
         doc = (
-            f"M-Former whole, gates {sizes['gates']}, top {sizes['k']} of {sizes['K']} experts; g.router.weight comes"
+            f"M-Former whole, gates {sizes['gates']}, top {sizes['k']} of {sizes['K']} {'feed-forward ' * ('moe' in sizes)}"
+            "experts; g.router.weight comes"
             " through the gates alone, and experts nobody chose have gradient zero."
         )
         yield Case("mformer", name, sizes, doc, inputs, mformer)

@@ -155,16 +155,16 @@ export class Dump {
     throw this.badParam(name, `a whole number of at least ${least}`);
   }
 
-  /** A parameter that must be true or false. */
-  flag(name: string): boolean {
-    const value = this.params[name];
+  /** A parameter that must be true or false; `fallback` is what it means to leave it out, where that is allowed. */
+  flag(name: string, fallback?: boolean): boolean {
+    const value = this.params[name] ?? fallback;
     if (typeof value === "boolean") return value;
     throw this.badParam(name, "true or false");
   }
 
-  /** A parameter that must be one of some words. */
-  choice<T extends string>(name: string, words: readonly T[]): T {
-    const value = this.params[name];
+  /** A parameter that must be one of some words; `fallback` as for `flag`. */
+  choice<T extends string>(name: string, words: readonly T[], fallback?: T): T {
+    const value = this.params[name] ?? fallback;
     const found = words.find((word) => word === value);
     if (found !== undefined) return found;
     throw this.badParam(name, words.map((word) => JSON.stringify(word)).join(" or "));

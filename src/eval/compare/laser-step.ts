@@ -21,17 +21,18 @@ const KEY_BIAS_REASON = "the gradient is zero in theory, and Adam makes real ste
 function laserSizes(dump: Dump, backbone: Decoder): { sizes: LaserSizes; collaborativeWidth: number } {
   const prefix = dump.choice("prefix", ["mformer", "free", "none"]);
   const suffixTokens = dump.count("suffix");
+  const projection = dump.flag("projection", false);
   const width = dump.count("d");
   if (width !== backbone.hiddenSize) throw dump.badParam("d", `the checkpoint's ${backbone.hiddenSize}`);
   if (prefix === "mformer") {
     const { collaborativeWidth, width, heads, blocks, ...rest } = mformerSizes(dump);
     const sizes = { mformerWidth: width, mformerHeads: heads, mformerBlocks: blocks, ...rest };
-    return { sizes: { ...sizes, prefix, suffixTokens }, collaborativeWidth };
+    return { sizes: { ...sizes, prefix, suffixTokens, projection }, collaborativeWidth };
   }
-  const unused = { experts: 1, activeExperts: 1, mformerWidth: 1, mformerBlocks: 1, mformerHeads: 1 };
+  const counts = { experts: 1, activeExperts: 1, mformerWidth: 1, mformerBlocks: 1, mformerHeads: 1 };
+  const unused = { ...counts, moe: "query" as const, gates: "weights" as const, dropout: 0 };
   const queryTokens = prefix === "free" ? dump.count("L") : 0;
-  const sizes = { ...unused, prefix, suffixTokens, queryTokens, gates: "weights" as const, dropout: 0 };
-  return { sizes, collaborativeWidth: 1 };
+  return { sizes: { ...unused, prefix, suffixTokens, queryTokens, projection }, collaborativeWidth: 1 };
 }
 
 function lossSettings(dump: Dump, prefix: LaserSizes["prefix"]): LossSettings {

@@ -10,6 +10,7 @@ import { Outputs } from "./outputs.ts";
 /** The sizes of an M-Former from a dump's params; dropout is off. */
 export function mformerSizes(dump: Dump): MFormerSizes {
   const sizes = {
+    moe: dump.choice("moe", ["query", "ffn"], "query"),
     collaborativeWidth: dump.count("d_c"),
     width: dump.count("d_m"),
     heads: dump.count("heads"),
