@@ -1,6 +1,7 @@
 // embed: y[t] = a row of one of three tables, named by source[t]: its two top bits say which table (0 token embeddings,
 // 1 prefix, 2 suffix), the other 30 which row.
-// Shapes: table [V, D], f32 or packed f16 (F16), of which the rows first_row ... end_row - 1 are bound;
+// Shapes: table (`weights`) [V, D], f32 or, in a variant, as kernels/weights/*.wgsl say, of which the rows
+// first_row ... end_row - 1 are bound;
 // prefix [prefix_rows, D]; suffix [suffix_rows, D]; source u32 [T]; y [T, D]. T = rows, D = width.
 // Who calls it: ops/embedding.ts, embed and embedPrompt. A table past the binding limit is taken in windows of rows: each
 // dispatch writes the rows whose token lies in its window, the first one also those of prefix and suffix.
@@ -9,8 +10,6 @@
 // the grid's x and y, ranges of `span` columns on its z.
 requires immediate_address_space;
 
-override F16: bool = false;
-
 struct Params {
   rows: u32, width: u32, first_row: u32, end_row: u32, vocabulary: u32, prefix_rows: u32, suffix_rows: u32,
   missing: f32, lanes: u32, span: u32
@@ -18,18 +17,16 @@ struct Params {
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> source: array<u32>;
-@group(0) @binding(1) var<storage, read> table: array<u32>;
 @group(0) @binding(2) var<storage, read> prefix: array<f32>;
 @group(0) @binding(3) var<storage, read> suffix: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-fn table_value(i: u32) -> f32 {
-  if (F16) {
-    let pair = unpack2x16float(table[i >> 1u]);
-    return select(pair.x, pair.y, (i & 1u) == 1u);
-  }
-  return bitcast<f32>(table[i]);
-}
+// begin weights
+@group(0) @binding(1) var<storage, read> weights: array<f32>;
+
+// Element [row, column] of a matrix with rows of `width` elements.
+fn weight(row: u32, column: u32, width: u32) -> f32 { return weights[row * width + column]; }
+// end weights
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
@@ -44,8 +41,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   let at = t * params.width;
   if (kind == 0u && row < params.vocabulary) {
     if (row < params.first_row || row >= params.end_row) { return; }
-    let base = start - params.first_row * params.width;
-    for (var column = first; column < end; column += params.lanes) { y[at + column] = table_value(base + column); }
+    let bound = row - params.first_row;
+    for (var column = first; column < end; column += params.lanes) {
+      y[at + column] = weight(bound, column, params.width);
+    }
     return;
   }
   if (params.first_row > 0u) { return; }

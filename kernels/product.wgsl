@@ -4,9 +4,9 @@
 //   forward          y  = x  W^T        A = x,  B = W^T   (TRANSPOSE_B)
 //   input gradient   dx = dy W          A = dy, B = W
 //   weight gradient  dW = dy^T x        A = dy^T (TRANSPOSE_A), B = x
-// Shapes: A is [M, K] with rows of lda elements ([K, M] when TRANSPOSE_A); B is [K, N] with rows of ldb ([N, K] when
-// TRANSPOSE_B), f32 or packed f16 (F16_B); C is [M, N] with rows of ldc, written from element c_offset on, so that a
-// weight beyond the binding limit can be taken in windows; the residual lies as C does.
+// Shapes: A is [M, K] with rows of lda elements ([K, M] when TRANSPOSE_A); B (`weights`) is [K, N] with rows of ldb
+// ([N, K] when TRANSPOSE_B), f32 or, in a variant, as kernels/weights/*.wgsl say; C is [M, N] with rows of ldc, written
+// from element c_offset on, so that a weight beyond the binding limit can be taken in windows; the residual lies as C does.
 // Workgroup z sums the k from z * depth on (at most `depth` of them) and writes a matrix of its own, split_stride
 // elements after the one before: a long reduction over a small C is split so that the whole GPU has work, and
 // product_sum.wgsl adds the parts in order.
@@ -17,7 +17,6 @@ requires immediate_address_space;
 
 override TRANSPOSE_A: bool = false;
 override TRANSPOSE_B: bool = false;
-override F16_B: bool = false;
 
 // Bits of `added`: what is added to the product.
 const BIAS = 1u;
@@ -31,10 +30,16 @@ struct Params {
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<u32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> residual: array<f32>;
 @group(0) @binding(4) var<storage, read_write> c: array<f32>;
+
+// begin weights
+@group(0) @binding(1) var<storage, read> weights: array<f32>;
+
+// Element [row, column] of a matrix with rows of `width` elements.
+fn weight(row: u32, column: u32, width: u32) -> f32 { return weights[row * width + column]; }
+// end weights
 
 const TILE = 64u;
 const DEPTH = 16u;
@@ -50,12 +55,7 @@ fn load_a(m: u32, k: u32, end: u32) -> f32 {
 
 fn load_b(k: u32, n: u32, end: u32) -> f32 {
   if (n >= params.n || k >= end) { return 0.0; }
-  let i = select(k * params.ldb + n, n * params.ldb + k, TRANSPOSE_B);
-  if (F16_B) {
-    let pair = unpack2x16float(b[i >> 1u]);
-    return select(pair.x, pair.y, (i & 1u) == 1u);
-  }
-  return bitcast<f32>(b[i]);
+  return weight(select(k, n, TRANSPOSE_B), select(n, k, TRANSPOSE_B), params.ldb);
 }
 
 @compute @workgroup_size(16, 16)

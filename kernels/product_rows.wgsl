@@ -3,10 +3,10 @@
 // For adapters on which every lane pays for its own memory access (software adapters: lavapipe takes about nine
 // instructions a lane and element, against two a whole subgroup for a multiplication and an addition). Forward
 // (TRANSPOSE_B: B = W^T) and input gradient (B = W) of a linear layer.
-// Shapes: A [M, K] with rows of lda elements; B is [N, K] (TRANSPOSE_B) or [K, N] with rows of ldb, f32 or packed f16
-// (F16_B); C and residual [M, N] with rows of ldc from element c_offset on. K, N, lda, ldb, ldc and the offsets are
-// multiples of 4: everything is read and written in groups of four; ops/product-choice.ts takes kernels/product.wgsl
-// otherwise.
+// Shapes: A [M, K] with rows of lda elements; B (`weights`) is [N, K] (TRANSPOSE_B) or [K, N] with rows of ldb, f32 or,
+// in a variant, as kernels/weights/*.wgsl say; C and residual [M, N] with rows of ldc from element c_offset on. K, N,
+// lda, ldb, ldc and the offsets are multiples of 4: everything is read and written in groups of four;
+// ops/product-choice.ts takes kernels/product_strided.wgsl otherwise.
 // Who calls it: ops/product.ts.
 // Tiling: a workgroup is one subgroup of LANES = 8 or 16 lanes and makes a tile of ROWS x (4 LANES) of C without
 // workgroup memory and without barriers. Each lane owns four neighbouring columns and keeps ROWS x 4 sums. Every
@@ -20,7 +20,6 @@ override LANES: u32 = 8u;
 // 8, 16 or 32; params.rows holds it too.
 override ROWS: u32 = 32u;
 override TRANSPOSE_B: bool = false;
-override F16_B: bool = false;
 // Bits of `added`: what is added to the product. Not overrides, because every variant takes a second to compile.
 const BIAS = 1u;
 const RESIDUAL = 2u;
@@ -33,20 +32,16 @@ struct Params {
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> a: array<vec4f>;
-@group(0) @binding(1) var<storage, read> b: array<vec4u>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4f>;
 @group(0) @binding(3) var<storage, read> residual: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
 
-// Four elements of B, the i-th group of four.
-fn load_b(i: u32) -> vec4f {
-  if (F16_B) {
-    let packed = b[i >> 1u];
-    let pair = select(packed.xy, packed.zw, (i & 1u) == 1u);
-    return vec4f(unpack2x16float(pair.x), unpack2x16float(pair.y));
-  }
-  return bitcast<vec4f>(b[i]);
-}
+// begin weights
+@group(0) @binding(1) var<storage, read> weights: array<vec4f>;
+
+// Elements [row, column .. column + 3] of a matrix with rows of `width` elements; all are multiples of 4 but row.
+fn weight4(row: u32, column: u32, width: u32) -> vec4f { return weights[(row * width + column) >> 2u]; }
+// end weights
 
 // Four columns of the row whose elements k .. k+3 are x; b[j] holds the columns' elements at k + j.
 fn dot4(sum: vec4f, x: vec4f, b: mat4x4f) -> vec4f {
@@ -89,8 +84,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   let row3 = (params.a_offset + min(row + 3u * LANES + lane, last) * params.lda) >> 2u;
   let b_column = min(column, params.n - 4u);
   let groups = params.k >> 2u;
-  let ldb = params.ldb >> 2u;
-  let b_start = select(b_column >> 2u, b_column * ldb, TRANSPOSE_B);
   var s0: array<vec4f, 8>;
   var s1: array<vec4f, 8>;
   var s2: array<vec4f, 8>;
@@ -99,11 +92,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     var panel: mat4x4f;
     if (TRANSPOSE_B) {
       // Each load holds four k of one column.
-      panel = transpose(mat4x4f(load_b(b_start + k), load_b(b_start + ldb + k), load_b(b_start + 2u * ldb + k),
-                                load_b(b_start + 3u * ldb + k)));
+      let n = b_column;
+      panel = transpose(mat4x4f(weight4(n, 4u * k, params.ldb), weight4(n + 1u, 4u * k, params.ldb),
+                                weight4(n + 2u, 4u * k, params.ldb), weight4(n + 3u, 4u * k, params.ldb)));
     } else {
-      let at = b_start + 4u * k * ldb;
-      panel = mat4x4f(load_b(at), load_b(at + ldb), load_b(at + 2u * ldb), load_b(at + 3u * ldb));
+      panel = mat4x4f(weight4(4u * k, b_column, params.ldb), weight4(4u * k + 1u, b_column, params.ldb),
+                      weight4(4u * k + 2u, b_column, params.ldb), weight4(4u * k + 3u, b_column, params.ldb));
     }
     let a0 = a[row0 + k];
     low(&s0, a0, panel);

@@ -2,16 +2,16 @@
 //
 // The products that product_rows.wgsl and product_columns.wgsl cannot make because something is no multiple of 4, on the
 // same adapters. Every orientation is one program: compiling takes seconds there, and such shapes are rare.
-// Shapes: A(m, k) is element a_offset + m * a_row + k * a_step of a; B(k, n) element k * b_step + n * b_column of b, f32
-// or packed f16 (F16_B); C and residual have rows of ldc from element c_offset on. Workgroup z sums the k from z * depth
-// on and writes a matrix of its own, split_stride elements after the one before.
+// Shapes: A(m, k) is element a_offset + m * a_row + k * a_step of a; B(k, n) is element [k, n] of `weights`, whose rows have
+// ldb elements ([n, k] when b_transposed is not 0), f32 or, in a variant, as kernels/weights/*.wgsl say; C and residual have
+// rows of ldc from element c_offset on. Workgroup z sums the k from z * depth on and writes a matrix of its own,
+// split_stride elements after the one before.
 // Who calls it: ops/product.ts.
 // Tiling: as product_rows.wgsl with 32 rows, but every element is loaded by itself.
 requires immediate_address_space;
 enable subgroups;
 
 override LANES: u32 = 8u;
-override F16_B: bool = false;
 
 // Bits of `added`: what is added to the product.
 const BIAS = 1u;
@@ -19,23 +19,27 @@ const RESIDUAL = 2u;
 const ACCUMULATE = 4u;
 
 struct Params {
-  m: u32, n: u32, k: u32, a_row: u32, a_step: u32, b_step: u32, b_column: u32, ldc: u32, a_offset: u32, c_offset: u32,
+  m: u32, n: u32, k: u32, a_row: u32, a_step: u32, ldb: u32, b_transposed: u32, ldc: u32, a_offset: u32, c_offset: u32,
   depth: u32, split_stride: u32, added: u32,
 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<u32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> residual: array<f32>;
 @group(0) @binding(4) var<storage, read_write> c: array<f32>;
 
-fn load_b(i: u32) -> f32 {
-  if (F16_B) {
-    let pair = unpack2x16float(b[i >> 1u]);
-    return select(pair.x, pair.y, (i & 1u) == 1u);
-  }
-  return bitcast<f32>(b[i]);
+// begin weights
+@group(0) @binding(1) var<storage, read> weights: array<f32>;
+
+// Element [row, column] of a matrix with rows of `width` elements.
+fn weight(row: u32, column: u32, width: u32) -> f32 { return weights[row * width + column]; }
+// end weights
+
+// B(k, n).
+fn load_b(k: u32, n: u32) -> f32 {
+  let transposed = params.b_transposed != 0u;
+  return weight(select(k, n, transposed), select(n, k, transposed), params.ldb);
 }
 
 // Four elements of a row of A, whose first is element `start` of a; zeros from `end` on.
@@ -85,8 +89,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   let row1 = params.a_offset + min(row + LANES + lane, last) * params.a_row;
   let row2 = params.a_offset + min(row + 2u * LANES + lane, last) * params.a_row;
   let row3 = params.a_offset + min(row + 3u * LANES + lane, last) * params.a_row;
-  let columns = min(vec4u(column, column + 1u, column + 2u, column + 3u), vec4u(params.n - 1u)) * params.b_column;
-  let b_step = params.b_step;
+  let columns = min(vec4u(column, column + 1u, column + 2u, column + 3u), vec4u(params.n - 1u));
   var s0: array<vec4f, 8>;
   var s1: array<vec4f, 8>;
   var s2: array<vec4f, 8>;
@@ -94,8 +97,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   for (var k = first; k < end; k += 4u) {
     var panel: mat4x4f;
     for (var i = 0u; i < 4u; i++) {
-      let at = columns + min(k + i, end - 1u) * b_step;
-      panel[i] = vec4f(load_b(at.x), load_b(at.y), load_b(at.z), load_b(at.w));
+      let at = min(k + i, end - 1u);
+      panel[i] =
+        vec4f(load_b(at, columns.x), load_b(at, columns.y), load_b(at, columns.z), load_b(at, columns.w));
     }
     let a0 = load_a(row0, k, end);
     let a1 = load_a(row1, k, end);

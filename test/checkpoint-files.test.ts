@@ -12,7 +12,8 @@ import { parseDecoderConfig, readDecoderConfig } from "../src/llm/config.ts";
 import type { DecoderConfig } from "../src/llm/decoder-config.ts";
 import { sourceTensors, weightSources } from "../src/llm/decoder-weights.ts";
 import { locateBackbone } from "../src/llm/locate.ts";
-import { streamWeights } from "../src/llm/weight-stream.ts";
+import { quantizeRows } from "../src/llm/quantize.ts";
+import { streamWeights, WEIGHT_STORAGES, type WeightStorage } from "../src/llm/weight-stream.ts";
 import { repositoryPath, sharedPath } from "./shared.ts";
 
 const t = suite("checkpoints");
@@ -341,6 +342,40 @@ t("weights stream in bounded pieces, as f32 and as packed f16", async () => {
   }
 });
 
+t("weights stream as quantised rows in pieces of whole rows, the same however they are cut", async () => {
+  const [rows, width] = [5, 8];
+  const halves = Uint16Array.from({ length: rows * width }, (_, i) => 0x3000 + 37 * i);
+  const bfloats = Uint16Array.from({ length: rows * width }, (_, i) => 0x3e00 + 5 * i);
+  const stored: [StoredType, ArrayBufferView, Float32Array][] = [
+    ["F16", halves, halvesToFloats(halves)],
+    ["BF16", bfloats, bfloatsToFloats(bfloats)],
+    ["F32", halvesToFloats(halves), halvesToFloats(halves)],
+  ];
+  const name = "model.embed_tokens.weight";
+  for (const [dtype, data, values] of stored) {
+    const path = await writeSingle((all) => all.set(name, { name, dtype, shape: [rows, width], data }));
+    await using checkpoint = (await openDecoderCheckpoint(path, CONFIG)).checkpoint;
+    for (const storage of ["int8", "int4"] as const) {
+      const expected = quantizeRows(values, width, storage).words;
+      // Less than a row, a row and a part, all.
+      for (const maxBytes of [3, 50, 1000]) {
+        const words: number[] = [];
+        let elements = 0;
+        for await (const piece of streamWeights(checkpoint, name, storage, maxBytes)) {
+          assert.is(piece.byte, 4 * words.length);
+          assert.is(piece.first, elements);
+          assert.is(piece.elements % width, 0);
+          assert.ok(piece.elements <= Math.max(width, maxBytes / (dtype === "F32" ? 4 : 2)));
+          words.push(...piece.words);
+          elements += piece.elements;
+        }
+        assert.is(elements, rows * width);
+        assert.equal(words, [...expected], `${dtype}, ${storage}, ${maxBytes}`);
+      }
+    }
+  }
+});
+
 t("an odd number of elements packs with a zero", async () => {
   const path = directory();
   const data = Float32Array.of(1, -2, 0.5);
@@ -354,7 +389,7 @@ t("an odd number of elements packs with a zero", async () => {
 });
 
 t("NaN, infinite and too large weights are refused, naming tensor and element", async () => {
-  const read = async (dtype: StoredType, data: ArrayBufferView, storage: "f16" | "f32") => {
+  const read = async (dtype: StoredType, data: ArrayBufferView, storage: WeightStorage) => {
     const path = await writeSingle((all) => all.set(Q, { name: Q, dtype, shape: [8, 8], data }));
     await using checkpoint = (await openDecoderCheckpoint(path, CONFIG)).checkpoint;
     const message = await refusal(async () => {
@@ -368,7 +403,7 @@ t("NaN, infinite and too large weights are refused, naming tensor and element", 
   const patterns = (value: number) => new Uint16Array(64).fill(0x3c00).fill(value, 45, 46);
   const nan =
     /tensor model\.layers\.0\.self_attn\.q_proj\.weight, element 45 is NaN: the checkpoint is damaged/;
-  for (const storage of ["f16", "f32"] as const) {
+  for (const storage of WEIGHT_STORAGES) {
     assert.match(await read("F32", floats(Number.NaN), storage), nan);
     assert.match(await read("F32", floats(-Infinity), storage), /element 45 is infinite/);
     assert.match(await read("F16", patterns(0x7e01), storage), nan);
@@ -379,7 +414,10 @@ t("NaN, infinite and too large weights are refused, naming tensor and element", 
     await read("F32", floats(7e4), "f16"),
     /q_proj\.weight, element 45: 70000 is beyond the range of f16 .*f32 weights/,
   );
-  assert.match(await read("BF16", patterns(0x4780), "f16"), /element 45: 65536 is beyond the range of f16/);
+  for (const storage of ["f16", "int8", "int4"] as const) {
+    const message = await read("BF16", patterns(0x4780), storage);
+    assert.match(message, /q_proj\.weight, element 45: 65536 is beyond the range of f16/);
+  }
 });
 
 t("the reference checkpoints and stories260K open", async () => {
@@ -390,7 +428,6 @@ t("the reference checkpoints and stories260K open", async () => {
   for (const path of [...paths, ...(stories ? [stories] : [])]) {
     const config = await readDecoderConfig(path);
     const { checkpoint, sources } = await openDecoderCheckpoint(path, config);
-    await using _closed = checkpoint;
     for (const { name } of sourceTensors(sources))
       for await (const _ of streamWeights(checkpoint, name, "f16"));
   }

@@ -1,12 +1,14 @@
 /** Every product kernel on every orientation, whatever this adapter would choose for itself. */
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { floatsToHalves, halfToFloat } from "../src/files/half.ts";
+import { halvesToFloats } from "../src/files/half.ts";
 import type { Gpu } from "../src/gpu/device.ts";
-import type { Tensor } from "../src/gpu/tensor.ts";
+import { isQuantized } from "../src/gpu/tensor.ts";
+import { packWeights, type WeightStorage } from "../src/llm/weight-stream.ts";
 import { type ProductOptions, product } from "../src/ops/product.ts";
 import { chooseProduct } from "../src/ops/product-choice.ts";
 import { assertClose, noise } from "./close.ts";
+import { dequantize } from "./dequantize.ts";
 import { openTestGpu } from "./gpu.ts";
 import { KERNEL_F32 } from "./tolerances.ts";
 
@@ -22,7 +24,8 @@ if (own < 8) console.log("SKIPPED: the subgroup kernels, which this adapter cann
 interface Case {
   readonly shape: readonly [m: number, n: number, k: number];
   readonly orientation: "A B" | "A B^T" | "A^T B";
-  readonly f16?: boolean;
+  /** Of B; f32 when missing. */
+  readonly storage?: WeightStorage;
   readonly bias?: boolean;
   readonly residual?: boolean;
   readonly accumulate?: boolean;
@@ -41,8 +44,13 @@ async function run(device: Gpu, c: Case): Promise<{ actual: Float32Array; expect
   const ldc = n + margin;
   const a = noise(margin + (transposeA ? k : m) * lda, 1);
   const bFloats = noise(n * k, 2);
-  const halves = c.f16 ? floatsToHalves(bFloats).halves : null;
-  const b = halves ? Float64Array.from(halves, halfToFloat) : bFloats;
+  const { storage = "f32" } = c;
+  const bShape = transposeB ? [n, k] : [k, n];
+  const words = packWeights(bFloats, bShape[1], storage);
+  let b: ArrayLike<number> = bFloats;
+  if (storage === "f16") b = halvesToFloats(new Uint16Array(words.buffer)).subarray(0, n * k);
+  if (isQuantized(storage))
+    b = dequantize(words as Uint32Array, bShape[0], bShape[1], storage === "int8" ? 8 : 4);
   const bias = noise(n, 3);
   const residual = noise(margin + m * ldc, 4);
   const before = noise(margin + m * ldc, 5);
@@ -58,13 +66,7 @@ async function run(device: Gpu, c: Case): Promise<{ actual: Float32Array; expect
       expected[at] = sum;
     }
   }
-  let weight: Tensor | null = null;
-  if (halves) {
-    const padded = new Uint16Array(Math.ceil(halves.length / 2) * 2);
-    padded.set(halves);
-    weight = device.parameter([...(transposeB ? [n, k] : [k, n])], "f16");
-    device.write(weight, padded);
-  }
+  const weight = device.parameter(bShape, storage, words);
   const step = device.step("product");
   const out = step.upload(before);
   const options: ProductOptions = {
@@ -78,11 +80,10 @@ async function run(device: Gpu, c: Case): Promise<{ actual: Float32Array; expect
     aOffset: margin,
     cOffset: margin,
   };
-  const bTensor = weight ?? step.upload(bFloats, transposeB ? [n, k] : [k, n]);
-  product(step, step.upload(a), bTensor, out, { m, n, k }, options);
+  product(step, step.upload(a), weight, out, { m, n, k }, options);
   const actual = step.readFloats(out);
   await step.submit();
-  if (weight) device.release(weight);
+  device.release(weight);
   return { actual: await actual, expected };
 }
 
@@ -92,13 +93,9 @@ const cases: Case[] = [
   { shape: [9, 68, 36], orientation: "A B^T", bias: true, residual: true },
   { shape: [67, 132, 172], orientation: "A B^T", bias: true, residual: true, accumulate: true, margin: 4 },
   { shape: [67, 132, 173], orientation: "A B^T", bias: true, residual: true, accumulate: true, margin: 3 },
-  { shape: [40, 72, 64], orientation: "A B^T", f16: true, bias: true },
-  { shape: [5, 7, 9], orientation: "A B^T", f16: true },
   { shape: [1, 68, 12], orientation: "A B" },
   { shape: [67, 132, 172], orientation: "A B", accumulate: true, margin: 8 },
   { shape: [35, 66, 31], orientation: "A B", bias: true, margin: 1 },
-  { shape: [40, 72, 64], orientation: "A B", f16: true },
-  { shape: [5, 7, 9], orientation: "A B", f16: true, accumulate: true },
   { shape: [36, 68, 7], orientation: "A^T B", accumulate: true, margin: 4 },
   { shape: [35, 69, 8], orientation: "A^T B", margin: 1 },
   // Long reductions over small outputs: split.
@@ -107,10 +104,26 @@ const cases: Case[] = [
   { shape: [7, 5, 1030], orientation: "A^T B", accumulate: true },
 ];
 
+// Every kernel in every storage: rows of less than one group, of whole groups, of groups and a shorter last one, odd ones.
+for (const storage of ["f16", "int8", "int4"] as const) {
+  cases.push(
+    { shape: [1, 1, 1], orientation: "A B^T", storage, bias: true },
+    { shape: [5, 7, 9], orientation: "A B^T", storage },
+    { shape: [40, 72, 64], orientation: "A B^T", storage, bias: true },
+    { shape: [67, 36, 172], orientation: "A B^T", storage, bias: true, residual: true, margin: 4 },
+    { shape: [3, 5, 197], orientation: "A B^T", storage, residual: true, accumulate: true, margin: 1 },
+    { shape: [1, 1, 1], orientation: "A B", storage },
+    { shape: [5, 7, 9], orientation: "A B", storage, accumulate: true },
+    { shape: [40, 72, 64], orientation: "A B", storage },
+    { shape: [67, 172, 36], orientation: "A B", storage, bias: true, accumulate: true, margin: 8 },
+    { shape: [3, 197, 65], orientation: "A B", storage, bias: true, residual: true, margin: 3 },
+  );
+}
+
 for (const sharedSubgroup of families) {
   for (const c of cases) {
     const words = [
-      c.f16 && "f16",
+      c.storage,
       c.bias && "bias",
       c.residual && "residual",
       c.accumulate && "accumulated",
@@ -139,7 +152,7 @@ t("a product repeats to the bit, also when its reduction is split", async () => 
 });
 
 t("the choice: one kernel for each alignment, splits only for long weight gradients", () => {
-  const traits = { m: 512, n: 64, k: 64, transposeA: false, f16: false, groupsOfFour: true };
+  const traits = { m: 512, n: 64, k: 64, transposeA: false, groupsOfFour: true };
   assert.equal(chooseProduct(traits, 0), { kernel: "tile", splits: 1 });
   assert.equal(chooseProduct(traits, 8), { kernel: "rows", lanes: 8, rows: 32 });
   assert.equal(chooseProduct(traits, 32), { kernel: "rows", lanes: 16, rows: 32 });

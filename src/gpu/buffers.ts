@@ -1,5 +1,5 @@
 import { GpuOutOfMemoryError } from "./errors.ts";
-import { BYTES, type DType, sizeOf, Tensor } from "./tensor.ts";
+import { bytesOf, type DType, Tensor } from "./tensor.ts";
 
 /**
  * Rounds a byte count up to one of four sizes per power of two, so that tensors whose lengths vary from batch to
@@ -71,7 +71,7 @@ export class Buffers {
    * GpuOutOfMemoryError when no buffer can be that large.
    */
   allocate(shape: readonly number[], dtype: DType): Tensor {
-    const bytes = Math.max(16, Math.ceil((sizeOf(shape) * BYTES[dtype]) / 16) * 16);
+    const bytes = Math.max(16, Math.ceil(bytesOf(shape, dtype) / 16) * 16);
     this.assertFits(shape, bytes);
     const pooled = this.create(bytes, `parameter [${shape}]`);
     this.persistent.set(pooled.id, pooled);

@@ -4,7 +4,7 @@ import { gridOf } from "./grid.ts";
 import type { Dispatch, Kernel } from "./kernel.ts";
 import { kernels } from "./kernels.generated.ts";
 import type { Program } from "./programs.ts";
-import { BYTES, type DType, sizeOf, Tensor } from "./tensor.ts";
+import { bytesOf, type DType, sizeOf, Tensor } from "./tensor.ts";
 
 export type HostArray = Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 
@@ -83,7 +83,7 @@ export class Step {
 
   private take(shape: readonly number[], dtype: DType, mayRecycle: boolean): Tensor {
     this.assertOpen();
-    const bytes = sizeOf(shape) * BYTES[dtype];
+    const bytes = bytesOf(shape, dtype);
     if (this.collect) return new Tensor(null as unknown as GPUBuffer, 0, shape, dtype, 0);
     this.gpu.buffers.assertFits(shape, bytes);
     const recycled = mayRecycle ? this.recycled.get(this.gpu.buffers.classOf(bytes))?.pop() : undefined;
@@ -232,7 +232,7 @@ export class Step {
   }
 }
 
-/** The host's view of bytes read back. f16 comes as packed u32 words. */
+/** The host's view of bytes read back. f16 and quantised elements come as packed u32 words. */
 function hostView(bytes: ArrayBuffer, dtype: DType): Float32Array | Uint32Array | Int32Array {
   if (dtype === "f32") return new Float32Array(bytes);
   return dtype === "i32" ? new Int32Array(bytes) : new Uint32Array(bytes);

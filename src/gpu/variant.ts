@@ -1,28 +1,40 @@
+import f16 from "../../kernels/weights/f16.wgsl";
+import quantized from "../../kernels/weights/quantized.wgsl";
 import type { Kernel } from "./kernel.ts";
+import type { DType } from "./tensor.ts";
+import { storedWeights, VARIANTS } from "./variants.ts";
 
-/** Values of a kernel's `const` declarations, and how often its lines for each lane are repeated. */
+/** How a kernel's text differs from its file. Override constants cannot do these things; a build step would hide them. */
 export interface Variant {
-  readonly constants: Readonly<Record<string, number>>;
+  /** Values of its `const` declarations. */
+  readonly constants?: Readonly<Record<string, number>>;
+  /** How often its lines marked "each lane" are repeated. */
   readonly lanes?: number;
+  /** The file of kernels/weights that says how its weights are read, in place of its own lines for f32. */
+  readonly weights?: keyof typeof WEIGHTS;
 }
 
-const made = new Map<string, Kernel>();
+const WEIGHTS = { f16, quantized };
 
 /**
- * A kernel under other constants than those of its file. Override constants cannot size an array in registers, and
- * subgroupBroadcast takes only a literal lane: these two are done on the text. The file as it is stays valid WGSL.
+ * The text of a kernel's variant. Override constants cannot size an array in registers, subgroupBroadcast takes only a
+ * literal lane, and the type of a binding depends on how weights are stored: these are done on the text. The file as it
+ * is stays valid WGSL.
  *
- *   const NAME = 64u;              gets the value `constants.NAME` (a u32), when there is one
- *   s[0] = f(0u); // each lane     is repeated `lanes` times with [0] and 0u, [1] and 1u, ...
+ *   // begin weights ... // end weights   become the file `weights`, when there is one
+ *   const NAME = 64u;                     gets the value `constants.NAME` (a u32), when there is one
+ *   s[0] = f(0u); // each lane            is repeated `lanes` times with [0] and 0u, [1] and 1u, ...
  */
-export function variantOf<K extends Kernel>(kernel: K, { constants, lanes = 1 }: Variant): K {
-  let name: string = kernel.name;
-  for (const key in constants) name += `,${key}=${constants[key]}`;
-  if (lanes > 1) name += `,lanes=${lanes}`;
-  const found = made.get(name);
-  if (found) return found as K;
+export function variantSource(source: string, { constants = {}, lanes = 1, weights }: Variant): string {
+  let text = source;
+  if (weights) {
+    const parts = source.split(/^\/\/ (?:begin|end) weights\n/m);
+    if (parts.length !== 3) throw new Error("it has no lines between // begin weights and // end weights");
+    parts[1] = WEIGHTS[weights];
+    text = parts.join("");
+  }
   const missing = new Set(Object.keys(constants));
-  const lines = kernel.source.split("\n").flatMap((line) => {
+  const lines = text.split("\n").flatMap((line) => {
     const constant = /^const (\w+) = \d+u;/.exec(line);
     if (constant && missing.delete(constant[1])) return `const ${constant[1]} = ${constants[constant[1]]}u;`;
     if (!line.endsWith("// each lane")) return line;
@@ -30,8 +42,43 @@ export function variantOf<K extends Kernel>(kernel: K, { constants, lanes = 1 }:
       line.replaceAll("[0]", `[${lane}]`).replaceAll(" 0u", ` ${lane}u`),
     );
   });
-  if (missing.size) throw new Error(`${kernel.name} has no constant ${[...missing].join(", ")}`);
-  const variant = { ...kernel, name, source: lines.join("\n") };
-  made.set(name, variant);
-  return variant;
+  if (missing.size) throw new Error(`it has no constant ${[...missing].join(", ")}`);
+  return lines.join("\n");
+}
+
+/** A variant's name, as profiles and errors show it: "product,weights=quantized,BITS=4". */
+export function variantName(kernel: string, { constants = {}, lanes = 1, weights }: Variant): string {
+  const parts = [kernel];
+  if (weights) parts.push(`weights=${weights}`);
+  for (const key in constants) parts.push(`${key}=${constants[key]}`);
+  if (lanes > 1) parts.push(`lanes=${lanes}`);
+  return parts.join(",");
+}
+
+const made = new Map<string, Kernel>();
+let known: Set<string> | undefined;
+
+/**
+ * A kernel's variant. Its bindings and scalars are those of the kernel: build.mjs reflects every variant of variants.ts
+ * and fails where one differs.
+ *
+ * @throws Error for a variant that variants.ts does not list, which no build has checked.
+ */
+export function variantOf<K extends Kernel>(kernel: K, variant: Variant): K {
+  const name = variantName(kernel.name, variant);
+  const found = made.get(name);
+  if (found) return found as K;
+  known ??= new Set(
+    Object.entries(VARIANTS).flatMap(([of, list]) => list.map((each) => variantName(of, each))),
+  );
+  if (!known.has(name)) throw new Error(`${name} is not among the variants of src/gpu/variants.ts`);
+  const result = { ...kernel, name, source: variantSource(kernel.source, variant) };
+  made.set(name, result);
+  return result;
+}
+
+/** The variant of a kernel that reads weights of this element type. */
+export function withWeights<K extends Kernel>(kernel: K, dtype: DType): K {
+  const variant = storedWeights(dtype);
+  return variant ? variantOf(kernel, variant) : kernel;
 }

@@ -1,7 +1,7 @@
 import { freemem } from "node:os";
 import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
-import { BYTES, sizeOf, type Tensor } from "../gpu/tensor.ts";
+import { bytesOf, sizeOf, type Tensor } from "../gpu/tensor.ts";
 import { openDecoderCheckpoint } from "./checkpoint.ts";
 import type { Checkpoint } from "./checkpoint-index.ts";
 import { readDecoderConfig } from "./config.ts";
@@ -23,7 +23,7 @@ const storageOf = ({ small }: WeightSource, storage: WeightStorage): WeightStora
 /** Bytes of every frozen weight in GPU memory, largest first. */
 function weightBytes(config: DecoderConfig, storage: WeightStorage): number[] {
   return everyWeight(weightSources(config))
-    .map((source) => sizeOf(source.shape) * BYTES[storageOf(source, storage)])
+    .map((source) => bytesOf(source.shape, storageOf(source, storage)))
     .sort((a, b) => b - a);
 }
 
@@ -91,15 +91,14 @@ class Loader {
     const storage = storageOf(source, this.options.weights);
     const tensor = this.gpu.parameter(source.shape, storage);
     this.loaded.push(tensor);
-    let element = 0;
+    let start = tensor.offset;
     for (const { name, shape } of source.parts) {
       const { bytes } = this.checkpoint.info(name);
       for await (const piece of streamWeights(this.checkpoint, name, storage)) {
-        const start = tensor.offset + (element + piece.first) * BYTES[storage];
-        if (start % 4 !== 0)
+        if ((start + piece.byte) % 4 !== 0)
           throw new UserError(`tensor ${name} has an odd number of elements; use --weights f32`);
         const words = piece.words as Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
-        this.gpu.device.queue.writeBuffer(tensor.buffer, start, words);
+        this.gpu.device.queue.writeBuffer(tensor.buffer, start + piece.byte, words);
         this.done += bytes * (piece.elements / sizeOf(shape));
         this.options.onProgress?.(this.done, this.total);
         // Let the queue drain now and then: writeBuffer stages its data in host memory until then.
@@ -109,7 +108,7 @@ class Loader {
           await this.gpu.flush();
         }
       }
-      element += sizeOf(shape);
+      start += bytesOf(shape, storage);
     }
     return tensor;
   }

@@ -1,26 +1,34 @@
 import { bfloatsToFloats, floatsToHalves, HALF_MAX, packHalves } from "../files/half.ts";
 import { ITEM_BYTES, type StoredType, WIDEN } from "../files/safetensors.ts";
 import { UserError } from "../files/user-error.ts";
+import { isQuantized, rowBytes } from "../gpu/tensor.ts";
 import type { Checkpoint } from "./checkpoint-index.ts";
+import { quantizeRows } from "./quantize.ts";
 
-/** How weights lie in GPU memory: f16 packed two to a u32, or f32. */
-export type WeightStorage = "f16" | "f32";
+/**
+ * How weights lie in GPU memory: f32, f16 packed two to a u32, or codes of eight or four bits with a scale for every 64
+ * columns (src/llm/quantize.ts).
+ */
+export const WEIGHT_STORAGES = ["f32", "f16", "int8", "int4"] as const;
+export type WeightStorage = (typeof WEIGHT_STORAGES)[number];
 
-/** A piece of a tensor, ready to be written to the GPU at element `first`. */
+/** A piece of a tensor, ready to be written to the GPU `byte` bytes into the tensor. */
 export interface WeightPiece {
-  /** Index in the tensor of the piece's first element (always even). */
+  readonly byte: number;
+  /** Index in the tensor of the piece's first element (always even; the first of a row where weights are quantised). */
   readonly first: number;
   readonly elements: number;
-  /** f32 values; or f16 pairs, element 2i in the low half of word i (a zero pads an odd last one). */
+  /** f32 values; f16 pairs, element 2i in the low half of word i (a zero pads an odd last one); or quantised rows. */
   readonly words: Float32Array | Uint32Array;
 }
 
 /**
- * A tensor's values in the storage asked for, in pieces of at most `maxBytes` of the file: neither the file nor the
- * tensor is ever whole in memory. Every value is checked on the way.
+ * A tensor's values in the storage asked for, in pieces of at most `maxBytes` of the file (whole rows, and at least one,
+ * where weights are quantised): neither the file nor the tensor is ever whole in memory. Every value is checked on the
+ * way.
  *
  * @throws UserError naming the file, the tensor and the element: NaN or infinite, or beyond f16's range (+-65504) when
- * f16 storage was asked for.
+ * another storage than f32 was asked for.
  */
 export async function* streamWeights(
   checkpoint: Checkpoint,
@@ -28,10 +36,23 @@ export async function* streamWeights(
   storage: WeightStorage,
   maxBytes = 16 * 2 ** 20,
 ): AsyncGenerator<WeightPiece, void, undefined> {
-  const { dtype, path } = checkpoint.info(name);
+  const { dtype, path, shape } = checkpoint.info(name);
   const widen = WIDEN[dtype];
   if (!widen) throw new UserError(`${path}: tensor ${name} is ${dtype}, expected F32, F16 or BF16`);
+  const width = shape[shape.length - 1] ?? 1;
   let first = 0;
+  if (isQuantized(storage)) {
+    const row = width * ITEM_BYTES[dtype];
+    for await (const bytes of checkpoint.chunks(name, Math.max(row, maxBytes - (maxBytes % row)))) {
+      const values = widen(bytes);
+      checkFinite(path, name, values, first);
+      const { words, overflow } = quantizeRows(values, width, storage);
+      if (overflow >= 0) throw tooLarge(path, name, first + overflow, values[overflow]);
+      yield { byte: (first / width) * rowBytes(width, storage), first, elements: values.length, words };
+      first += values.length;
+    }
+    return;
+  }
   // A multiple of 16 bytes holds an even number of elements of any dtype, so pairs of f16 never straddle two pieces.
   for await (const bytes of checkpoint.chunks(name, Math.max(16, maxBytes - (maxBytes % 16)))) {
     const elements = bytes.byteLength / ITEM_BYTES[dtype];
@@ -45,14 +66,26 @@ export async function* streamWeights(
       if (bad >= 0) {
         const value = (values ?? widen(bytes))[bad];
         if (!Number.isFinite(value)) throw notFinite(path, name, first + bad, value);
-        throw new UserError(
-          `${path}: tensor ${name}, element ${first + bad}: ${value} is beyond the range of f16 (+-${HALF_MAX}); ask for f32 weights`,
-        );
+        throw tooLarge(path, name, first + bad, value);
       }
     }
-    yield { first, elements, words };
+    yield { byte: rowBytes(first, storage), first, elements, words };
     first += elements;
   }
+}
+
+/**
+ * Rows of `width` values in memory as the words of a storage (tests, reference dumps, random weights; checkpoints go
+ * through `streamWeights`, which checks what it reads).
+ */
+export function packWeights(
+  values: Float32Array<ArrayBuffer>,
+  width: number,
+  storage: WeightStorage,
+): Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> {
+  if (storage === "f32") return values;
+  if (storage === "f16") return new Uint32Array(packHalves(floatsToHalves(values).halves));
+  return quantizeRows(values, width, storage).words;
 }
 
 /** 16-bit weights as f16; a bf16 beyond f16's range becomes infinite. */
@@ -95,5 +128,11 @@ function notFinite(path: string, name: string, element: number, value: number): 
   const what = Number.isNaN(value) ? "NaN" : "infinite";
   return new UserError(
     `${path}: tensor ${name}, element ${element} is ${what}: the checkpoint is damaged; download it again`,
+  );
+}
+
+function tooLarge(path: string, name: string, element: number, value: number): UserError {
+  return new UserError(
+    `${path}: tensor ${name}, element ${element}: ${value} is beyond the range of f16 (+-${HALF_MAX}); ask for f32 weights`,
   );
 }

@@ -3,6 +3,7 @@ import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { type Variant, variantOf } from "../gpu/variant.ts";
+import { LARGEST_HEAD, laneAttention, sharedAttention } from "../gpu/variants.ts";
 import type { Strided } from "./strided.ts";
 
 /** Rows of queries and of keys: half-open ranges of the packed tensors. */
@@ -47,9 +48,6 @@ export interface Attended {
   readonly lse: Tensor;
 }
 
-/** Columns beyond this would need more registers than any GPU has. */
-const LARGEST_HEAD = 256;
-
 /**
  * How the kernels are laid out for an adapter. `shared`: the twins for software adapters, in which a subgroup shares
  * its loads (see kernels/attention_shared_forward.wgsl); otherwise one lane a row reads for itself.
@@ -57,12 +55,10 @@ const LARGEST_HEAD = 256;
 function layoutOf(step: Step, headSize: number): Variant & { shared: boolean; rows: number } {
   const subgroup = step.sharedSubgroup;
   if (subgroup >= 4) {
-    const lanes = Math.min(16, subgroup);
-    return { constants: { KEYS: lanes, LANES: subgroup }, lanes, shared: true, rows: subgroup };
+    return { ...sharedAttention(subgroup), shared: true, rows: subgroup };
   }
   // Compilers of software adapters unroll every load over the lanes: larger tiles take them minutes.
-  const keys = step.software ? 1 : 4;
-  return { constants: { HEAD_SIZE: headSize, KEYS: keys, LANES: 32 }, shared: false, rows: 32 };
+  return { ...laneAttention(headSize, step.software ? 1 : 4), shared: false, rows: 32 };
 }
 
 /** Query blocks of `lanes` rows, the ones with most keys first so that the last to finish are short. */

@@ -1,6 +1,7 @@
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
-import { BYTES, type Tensor } from "../gpu/tensor.ts";
+import { rowBytes, type Tensor } from "../gpu/tensor.ts";
+import { withWeights } from "../gpu/variant.ts";
 import { rowGrid } from "./row-grid.ts";
 import { windowsOf } from "./windows.ts";
 
@@ -9,8 +10,8 @@ export const PREFIX_ROW = 0x40000000;
 export const SUFFIX_ROW = 0x80000000;
 
 /**
- * Rows of an embedding table: y[t] = table[ids[t]]. table [V, D] in f32 or f16 (of any size: past the binding limit it
- * is taken in windows), ids u32 [T]; returns [T, D]. An id of V or more gives a row of NaN.
+ * Rows of an embedding table: y[t] = table[ids[t]]. table [V, D] in any storage of weights and of any size
+ * (past the binding limit it is taken in windows), ids u32 [T]; returns [T, D]. An id of V or more gives a row of NaN.
  */
 export function embed(step: Step, table: Tensor, ids: Tensor): Tensor {
   return embedPrompt(step, table, ids, null, null);
@@ -18,8 +19,8 @@ export function embed(step: Step, table: Tensor, ids: Tensor): Tensor {
 
 /**
  * The input embeddings of a prompt with virtual tokens (Eq. 1): y[t] is the token embedding of id source[t], or row
- * source[t] - PREFIX_ROW of `prefix` [P, D], or row source[t] - SUFFIX_ROW of `suffix` [s, D]. table [V, D] in f32 or
- * f16; returns [T, D]. A row that its table does not have is NaN.
+ * source[t] - PREFIX_ROW of `prefix` [P, D], or row source[t] - SUFFIX_ROW of `suffix` [s, D]. table [V, D] in any
+ * storage of weights; returns [T, D]. A row that its table does not have is NaN.
  */
 export function embedPrompt(
   step: Step,
@@ -33,8 +34,8 @@ export function embedPrompt(
   const grid = rowGrid(rows, width);
   const y = step.tensor([rows, width]);
   for (const { from, to, tensor } of windowsOf(table, step.maxBindingBytes)) {
-    step.run(kernels.embed, {
-      bindings: { source, table: tensor, prefix: prefix ?? source, suffix: suffix ?? source, y },
+    step.run(withWeights(kernels.embed, table.dtype), {
+      bindings: { source, weights: tensor, prefix: prefix ?? source, suffix: suffix ?? source, y },
       params: {
         rows,
         width,
@@ -46,9 +47,8 @@ export function embedPrompt(
         missing: Number.NaN,
         ...grid.params,
       },
-      overrides: { F16: table.dtype === "f16" },
       workgroups: grid.workgroups,
-      cost: { bytes: (4 + BYTES[table.dtype]) * rows * width },
+      cost: { bytes: 4 * rows * width + rows * rowBytes(width, table.dtype) },
     });
   }
   return y;

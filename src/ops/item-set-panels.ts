@@ -1,5 +1,5 @@
 import type { Step } from "../gpu/step.ts";
-import { BYTES, type Tensor } from "../gpu/tensor.ts";
+import { rowBytes, type Tensor } from "../gpu/tensor.ts";
 import { product } from "./product.ts";
 
 /**
@@ -37,7 +37,7 @@ export function itemPanels(
   items: Tensor,
   queries: number,
   limit: number,
-  elementBytes = BYTES[items.dtype],
+  elementBytes = rowBytes(1, items.dtype),
 ): ItemPanel[] {
   const [count, width] = items.shape;
   const fitting = Math.floor(limit / (width * elementBytes * PANEL_UNIT)) * PANEL_UNIT;
@@ -48,7 +48,7 @@ export function itemPanels(
   const cuts: number[] = [];
   for (let from = 0; from < count; from += size) cuts.push(from);
   const whole = Math.floor(count / 4) * 4;
-  const aligned = (whole * width * BYTES[items.dtype]) % 256 === 0;
+  const aligned = (whole * rowBytes(width, items.dtype)) % 256 === 0;
   if (whole > cuts[cuts.length - 1] && whole < count && aligned) cuts.push(whole);
   cuts.push(count);
   return cuts.slice(1).map((to, i) => {

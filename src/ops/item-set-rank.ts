@@ -2,6 +2,7 @@ import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { withWeights } from "../gpu/variant.ts";
 import { extents, itemPanels, panelPitch, panelScores } from "./item-set-panels.ts";
 
 /** A list of item ids for each query: those of query b are ids[offsets[b]] .. ids[offsets[b + 1] - 1]. */
@@ -47,10 +48,10 @@ export function rankTargets(
   const shared = { bias: bias ?? h, targets: target };
   const targetScores = step.tensor([queries]);
   for (const { from, to, items: rows } of panels) {
-    step.run(kernels.item_set_target, {
-      bindings: { ...shared, h, items: rows, scores: targetScores },
+    step.run(withWeights(kernels.item_set_target, items.dtype), {
+      bindings: { ...shared, h, weights: rows, scores: targetScores },
       params: { queries, items: to - from, width, first_item: from },
-      overrides: { F16_ITEMS: items.dtype === "f16", BIAS: Boolean(bias) },
+      overrides: { BIAS: Boolean(bias) },
       workgroups: [Math.ceil(queries / 64)],
     });
   }

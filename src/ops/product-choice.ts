@@ -4,7 +4,7 @@
  * | adapter                                   | product                         | kernel                | tile of C     |
  * |-------------------------------------------|---------------------------------|-----------------------|---------------|
  * | software, subgroups of 8 or more lanes    | groups of four, A as it is      | product_rows.wgsl     | 8, 32 x 4 L   |
- * | (L = 8, or 16 where there are 16)         | groups of four, A^T, B f32      | product_columns.wgsl  | 32 x 4 L      |
+ * | (L = 8, or 16 where there are 16)         | groups of four, A^T             | product_columns.wgsl  | 32 x 4 L      |
  * |                                           | else                            | product_strided.wgsl  | 32 x 4 L      |
  * | any other                                 | any                             | product.wgsl          | 64 x 64       |
  *
@@ -23,7 +23,6 @@ export interface ProductTraits {
   readonly n: number;
   readonly k: number;
   readonly transposeA: boolean;
-  readonly f16: boolean;
   /** Rows, columns, row lengths and offsets allow reading and writing groups of four. */
   readonly groupsOfFour: boolean;
 }
@@ -37,7 +36,7 @@ const LEAST_DEPTH = 256;
 
 /** The kernel for an adapter: `sharedSubgroup` is Gpu.sharedSubgroup. */
 export function chooseProduct(
-  { m, n, k, transposeA, f16, groupsOfFour }: ProductTraits,
+  { m, n, k, transposeA, groupsOfFour }: ProductTraits,
   sharedSubgroup: number,
 ): ProductChoice {
   // Only weight gradients have reductions (over the tokens) much longer than their output is large.
@@ -48,7 +47,7 @@ export function chooseProduct(
   if (sharedSubgroup < 8) return { kernel: "tile", splits: splits(64, 64, GPU_WORKGROUPS) };
   const lanes = sharedSubgroup < 16 ? 8 : 16;
   if (transposeA || !groupsOfFour) {
-    const kernel = groupsOfFour && !f16 ? "columns" : "strided";
+    const kernel = groupsOfFour ? "columns" : "strided";
     return { kernel, lanes, splits: splits(32, 4 * lanes, SOFTWARE_WORKGROUPS) };
   }
   // Small tiles for few rows, or when large ones would be too few for the cores.

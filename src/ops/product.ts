@@ -1,7 +1,8 @@
 import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
-import { BYTES, type Tensor } from "../gpu/tensor.ts";
+import { rowBytes, type Tensor } from "../gpu/tensor.ts";
+import { withWeights } from "../gpu/variant.ts";
 import { chooseProduct } from "./product-choice.ts";
 
 export interface ProductShape {
@@ -21,7 +22,7 @@ export interface ProductOptions {
   readonly residual?: Tensor | null;
   /** Add to what c holds. */
   readonly accumulate?: boolean;
-  /** Row lengths in elements, where they differ from the matrices' widths. */
+  /** Row lengths in elements, where they differ from the matrices' widths (ldb: f32 and f16 only). */
   readonly lda?: number;
   readonly ldb?: number;
   readonly ldc?: number;
@@ -32,7 +33,7 @@ export interface ProductOptions {
 
 /**
  * C [M, N] = A [M, K] B [K, N] (+ bias) (+ residual) (+ C): records the kernel of product-choice.ts. A, C in f32, B in
- * f32 or f16. C must not share its buffer with the operands.
+ * any storage of weights (f32 with A^T). C must not share its buffer with the operands.
  */
 export function product(
   step: Step,
@@ -49,37 +50,40 @@ export function product(
     residual = null,
     accumulate = false,
   } = options;
-  if (transposeA && (transposeB || bias || residual))
-    throw new Error("product: A^T B takes neither B^T nor bias nor residual");
+  if (transposeA && (transposeB || bias || residual || b.dtype !== "f32"))
+    throw new Error(
+      "product: A^T B, a weight gradient, takes neither B^T nor bias nor residual, and B in f32",
+    );
   const lda = options.lda ?? (transposeA ? m : k);
   const ldb = options.ldb ?? (transposeB ? k : n);
   const ldc = options.ldc ?? n;
   const aOffset = options.aOffset ?? 0;
   const cOffset = options.cOffset ?? 0;
-  const f16 = b.dtype === "f16";
-  const grouped = [n, lda, ldb, ldc, aOffset, cOffset, transposeA ? m : k, f16 ? b.size / 2 : 0];
+  const grouped = [n, lda, ldb, ldc, aOffset, cOffset, transposeA ? m : k];
   const choice = chooseProduct(
     {
       m,
       n,
       k,
       transposeA,
-      f16,
       groupsOfFour: grouped.every((extent) => extent % 4 === 0),
     },
     step.sharedSubgroup,
   );
   const shape = { m, n, k, lda, ldb, ldc, a_offset: aOffset };
-  const cost = { flops: 2 * m * n * k, bytes: 4 * (m * k + m * n) + BYTES[b.dtype] * n * k };
+  const cost = {
+    flops: 2 * m * n * k,
+    bytes: 4 * (m * k + m * n) + (transposeB ? n * rowBytes(k, b.dtype) : k * rowBytes(n, b.dtype)),
+  };
   // The bits of the kernels' constants BIAS, RESIDUAL and ACCUMULATE.
   const added = (bias ? 1 : 0) | (residual ? 2 : 0);
   const epilogue = { bias: bias ?? a, residual: residual ?? a };
   if (choice.kernel === "rows") {
     const { lanes, rows } = choice;
-    step.run(kernels.product_rows, {
-      bindings: { a, b, ...epilogue, c },
+    step.run(withWeights(kernels.product_rows, b.dtype), {
+      bindings: { a, weights: b, ...epilogue, c },
       params: { ...shape, c_offset: cOffset, rows, added: added | (accumulate ? 4 : 0) },
-      overrides: { LANES: lanes, ROWS: rows, TRANSPOSE_B: transposeB, F16_B: f16 },
+      overrides: { LANES: lanes, ROWS: rows, TRANSPOSE_B: transposeB },
       workgroups: [Math.ceil(n / (4 * lanes)), Math.ceil(m / rows)],
       cost,
     });
@@ -100,16 +104,16 @@ export function product(
       cost,
     });
   } else if (choice.kernel === "strided") {
-    step.run(kernels.product_strided, {
-      bindings: { a, b, ...epilogue, c: out },
+    step.run(withWeights(kernels.product_strided, b.dtype), {
+      bindings: { a, weights: b, ...epilogue, c: out },
       params: {
         m,
         n,
         k,
         a_row: transposeA ? 1 : lda,
         a_step: transposeA ? lda : 1,
-        b_step: transposeB ? 1 : ldb,
-        b_column: transposeB ? ldb : 1,
+        ldb,
+        b_transposed: Number(transposeB),
         ldc,
         a_offset: aOffset,
         c_offset: cOffset,
@@ -117,15 +121,15 @@ export function product(
         split_stride: m * n,
         added: added | (accumulateHere ? 4 : 0),
       },
-      overrides: { LANES: choice.lanes, F16_B: f16 },
+      overrides: { LANES: choice.lanes },
       workgroups: [Math.ceil(n / (4 * choice.lanes)), Math.ceil(m / 32), splits],
       cost,
     });
   } else {
-    step.run(kernels.product, {
-      bindings: { a, b, ...epilogue, c: out },
+    step.run(withWeights(kernels.product, b.dtype), {
+      bindings: { a, weights: b, ...epilogue, c: out },
       params: { ...params, added: added | (accumulateHere ? 4 : 0) },
-      overrides: { TRANSPOSE_A: transposeA, TRANSPOSE_B: transposeB, F16_B: f16 },
+      overrides: { TRANSPOSE_A: transposeA, TRANSPOSE_B: transposeB },
       workgroups: [Math.ceil(n / 64), Math.ceil(m / 64), splits],
       cost,
     });

@@ -1,4 +1,4 @@
-import { BYTES, type Tensor } from "../gpu/tensor.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 
 /** Rows [from, to) of a larger tensor. */
 export interface Window {
@@ -9,14 +9,15 @@ export interface Window {
 
 /**
  * Splits a tensor along its first axis into ranges that one binding can hold (`limit` bytes, Step.maxBindingBytes), in
- * the order of the rows; one that fits is returned whole. Throws when a single aligned range does not fit.
+ * the order of the rows; one that fits is returned whole. Ranges are multiples of `least` rows but for the last. Throws
+ * when a single aligned range does not fit.
  */
-export function windowsOf(tensor: Tensor, limit: number): Window[] {
-  const [rows, ...rest] = tensor.shape;
+export function windowsOf(tensor: Tensor, limit: number, least = 1): Window[] {
+  const [rows] = tensor.shape;
   if (tensor.bytes <= limit) return [{ from: 0, to: rows, tensor }];
-  const rowBytes = rest.reduce((size, extent) => size * extent, 1) * BYTES[tensor.dtype];
+  const rowBytes = tensor.stride;
   // Windows start on multiples of 256 bytes, the binding alignment that every adapter accepts.
-  let unit = 1;
+  let unit = least;
   while ((unit * rowBytes) % 256 !== 0) unit *= 2;
   const count = Math.floor(limit / (unit * rowBytes)) * unit;
   if (count === 0)

@@ -1,0 +1,60 @@
+import type { DType } from "./tensor.ts";
+import type { Variant } from "./variant.ts";
+
+/** Columns beyond this would need more registers than any GPU has. */
+export const LARGEST_HEAD = 256;
+
+/** Sizes that a subgroup can have. */
+const SUBGROUPS = [4, 8, 16, 32, 64, 128];
+
+/** Attention by a subgroup of fixed size that shares its loads. */
+export function sharedAttention(subgroup: number): Variant & { readonly lanes: number } {
+  const lanes = Math.min(16, subgroup);
+  return { constants: { KEYS: lanes, LANES: subgroup }, lanes };
+}
+
+/** Attention in which each lane reads for itself, `keys` keys at a time. */
+export function laneAttention(headSize: number, keys: 1 | 4): Variant {
+  return { constants: { HEAD_SIZE: headSize, KEYS: keys, LANES: 32 } };
+}
+
+/** How a kernel reads weights of an element type; null: as its file says, f32. Throws for types that hold no weights. */
+export function storedWeights(dtype: DType): Variant | null {
+  switch (dtype) {
+    case "f32":
+      return null;
+    case "f16":
+      return { weights: "f16" };
+    case "int8":
+      return { weights: "quantized", constants: { BITS: 8 } };
+    case "int4":
+      return { weights: "quantized", constants: { BITS: 4 } };
+    default:
+      throw new Error(`${dtype} is no storage of weights`);
+  }
+}
+
+const shared = SUBGROUPS.map(sharedAttention);
+const perHeadSize = Array.from({ length: LARGEST_HEAD / 4 }, (_, i) => 4 * (i + 1)).flatMap((headSize) => [
+  laneAttention(headSize, 1),
+  laneAttention(headSize, 4),
+]);
+const stored = (["f16", "int8", "int4"] as const).map((dtype) => storedWeights(dtype)!);
+
+/**
+ * Every variant of a kernel's text that may be asked for. build.mjs reflects each, and fails unless its bindings,
+ * scalars and override constants are those of the kernel's descriptor.
+ */
+export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
+  attention_forward: perHeadSize,
+  attention_dq: perHeadSize,
+  attention_dkv: perHeadSize,
+  attention_shared_forward: shared,
+  attention_shared_dq: shared,
+  attention_shared_dkv: shared,
+  product: stored,
+  product_rows: stored,
+  product_strided: stored,
+  embed: stored,
+  item_set_target: stored.slice(0, 1),
+};
