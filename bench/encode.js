@@ -36,7 +36,7 @@ async function size(shape, prefix) {
   const longest = quick ? 30 : 70;
   const text = { count, shortest: Math.round(0.6 * longest), longest };
   const texts = randomTexts({ ...text, vocabulary, items: shape.items });
-  const tokens = texts.reduce((sum, { ids }) => sum + ids.length + model.virtualTokens, 0);
+  const tokens = texts.reduce((sum, { ids }) => sum + ids.length + model.addedTokens, 0);
   const width = model.backbone.hiddenSize;
   let expected = null;
   for (const budget of BUDGETS) {

@@ -28,7 +28,7 @@ async function size(shape) {
   const { batch, history, longest, items: count } = shape;
   const text = { count: batch, shortest: Math.round(0.75 * longest), longest };
   const texts = randomTexts({ ...text, vocabulary, history, items: count });
-  const tokens = texts.reduce((sum, { ids }) => sum + ids.length + model.virtualTokens, 0);
+  const tokens = texts.reduce((sum, { ids }) => sum + ids.length + model.addedTokens, 0);
   const width = model.backbone.hiddenSize;
   const items = gpu.parameter([count, width], "f32", unitRows(count, width));
   const targets = Uint32Array.from(texts, (_, b) => (b * 7919) % count);

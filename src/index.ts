@@ -115,6 +115,7 @@ export * from "./recommenders/bert4rec.ts";
 export * from "./recommenders/markov.ts";
 export * from "./recommenders/popularity.ts";
 export * from "./recommenders/recommender.ts";
+export * from "./train/ablations.ts";
 export * from "./train/backbone.ts";
 export * from "./train/checkpoint.ts";
 export * from "./train/config.ts";

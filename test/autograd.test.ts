@@ -1,11 +1,13 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { ADAM, Adam } from "../src/autograd/adam.ts";
-import { add, dropout, gelu, layerNorm, linear } from "../src/autograd/functions.ts";
+import { add, dropout, gelu, layerNorm, linear, meanRows } from "../src/autograd/functions.ts";
 import { itemCrossEntropy, normalize } from "../src/autograd/loss.ts";
 import { Parameters } from "../src/autograd/parameters.ts";
 import { Tape, type Variable } from "../src/autograd/tape.ts";
+import { packed } from "../src/ops/packed.ts";
 import { assertClose, noise } from "./close.ts";
+import { assertGradient, dot } from "./finite-difference.ts";
 import { openTestGpu } from "./gpu.ts";
 import { FINITE_DIFFERENCE, KERNEL_F32 } from "./tolerances.ts";
 
@@ -47,6 +49,47 @@ function network(seed: number) {
   };
   return { p, run };
 }
+
+t("the mean row of ragged sequences, and its gradient", async () => {
+  for (const [lengths, width] of [
+    [[1], 1],
+    [[3, 1, 7], 5],
+    [[2, 130, 1, 31], 67],
+    [[5, 5], 64],
+  ] as const) {
+    const total = lengths.reduce((sum, length) => sum + length, 0);
+    const x = noise(total * width, 1);
+    const dy = noise(lengths.length * width, 2);
+    const step = gpu.step("mean rows");
+    const tape = new Tape(step, { gradients: true, dropout: null });
+    const leaf = tape.leaf(step.upload(x, [total, width]));
+    const y = meanRows(tape, leaf, packed(step, lengths));
+    assert.equal(y.value.shape, [lengths.length, width]);
+    const values = step.readFloats(y.value);
+    tape.loss([], () => tape.give(y, step.upload(dy, y.value.shape)));
+    tape.backward();
+    const gradient = step.readFloats(leaf.grad!);
+    await step.submit();
+    const mean = (v: ArrayLike<number>) => {
+      const out = new Float64Array(dy.length);
+      let row = 0;
+      lengths.forEach((length, s) => {
+        for (let i = 0; i < length; i++, row++)
+          for (let c = 0; c < width; c++) out[s * width + c] += v[row * width + c] / length;
+      });
+      return out;
+    };
+    assertClose("mean", await values, mean(x), KERNEL_F32);
+    const dx = Float64Array.from(await gradient);
+    const sequence = lengths.flatMap((length, s) => new Array<number>(length).fill(s));
+    const expected = dx.map((_, i) => {
+      const s = sequence[Math.floor(i / width)];
+      return dy[s * width + (i % width)] / lengths[s];
+    });
+    assertClose("dx", dx, expected, KERNEL_F32);
+    if (total < 20) assertGradient("dx", (v) => dot(mean(v), dy), x, expected);
+  }
+});
 
 t("every parameter's gradient agrees with finite differences", async () => {
   const { p, run } = network(3);

@@ -81,6 +81,12 @@ async function writeSingle(change: (all: Map<string, TensorToWrite>) => void = (
 
 const Q = "model.layers.0.self_attn.q_proj.weight";
 
+t("config: the end-of-sequence token, of several the first, or none", () => {
+  assert.is(parse({ eos_token_id: 4 }).endId, 4);
+  assert.is(parse({ eos_token_id: [3, 2] }).endId, 3);
+  for (const none of [undefined, null, []]) assert.not("endId" in parse({ eos_token_id: none }));
+});
+
 t("config: fields, defaults and Hugging Face's alternatives", () => {
   const rotary = { kind: "rotary", layout: "half", dimensions: 4, scaling: null };
   const figure = {
@@ -170,6 +176,8 @@ t("config: what is wrong or not supported is refused, naming file and field", as
     [{ vocab_size: 0 }, /field vocab_size/],
     [{ rms_norm_eps: 0 }, /field rms_norm_eps: expected a positive number, found 0/],
     [{ rope_theta: "10000" }, /field rope_theta/],
+    [{ eos_token_id: 5 }, /field eos_token_id: expected null, an id below vocab_size \(5\), or a list/],
+    [{ eos_token_id: [2.5] }, /field eos_token_id/],
     [{ max_position_embeddings: Number.POSITIVE_INFINITY }, /field max_position_embeddings/],
   ];
   for (const [change, pattern] of cases) {

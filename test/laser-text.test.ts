@@ -75,7 +75,7 @@ t("texts show the newest items, also for a repeated or a typed history", () => {
 
 t("virtual tokens leave the backbone's positions to the text; without room for one it is refused", () => {
   const texts = (values: Partial<Config>) => () =>
-    runTexts(ITEMS, tokenizer, llama.maxPositions, 20, { ...defaultConfig(), maxHistory: 20, ...values });
+    runTexts(ITEMS, tokenizer, llama, 20, { ...defaultConfig(), maxHistory: 20, ...values });
   // 512 positions hold the text of 20 items, but not beside 400 virtual tokens.
   const long = Array.from({ length: 20 }, (_, i) => i);
   const few = texts({})().user(long);
@@ -85,6 +85,22 @@ t("virtual tokens leave the backbone's positions to the text; without room for o
   assert.throws(texts({ queryTokens: 512 }), /leave no room for text in the backbone's 512 positions/);
   assert.throws(texts({ maxHistory: 21 }), /maxHistory 21 is more than the recommender's 20 positions/);
   texts({ maxHistory: 21, prefix: "free" })();
+});
+
+t("a hard EOS token takes a place of its own, and the backbone must name it", () => {
+  const of = (endId: number | undefined, values: Partial<Config>) =>
+    runTexts(ITEMS, tokenizer, { ...llama, endId }, 20, { ...defaultConfig(), ...values });
+  const long = Array.from({ length: 10 }, (_, i) => i);
+  const { length } = of(2, {}).user(long).ids;
+  const room = (values: Partial<Config>) =>
+    of(2, { queryTokens: 512 - length, ...values }).user(long).items.length;
+  // [prefix][text] fill the positions: there is room for nothing more.
+  assert.is(room({ pooling: "mean" }), 10);
+  assert.ok(room({ pooling: "eos" }) < 10);
+  assert.ok(room({ pooling: "suffix" }) < 10);
+  assert.is(of(2, { pooling: "mean", suffixTokens: 300 }).user(long).items.length, 10);
+  assert.throws(() => of(undefined, { pooling: "eos" }), /names no eos_token_id; add it there/);
+  of(undefined, { pooling: "mean" });
 });
 
 t.run();

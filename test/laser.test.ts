@@ -98,7 +98,7 @@ t("parameters: suffix alone, with a free prefix, or with the M-Former", () => {
   const listed = (values: Partial<Config>) => {
     const { laser, release } = session(values);
     const list = shapes(laser.parameters.list);
-    const virtual = laser.virtualTokens;
+    const virtual = laser.addedTokens;
     release();
     return { list, virtual };
   };

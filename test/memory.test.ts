@@ -143,7 +143,7 @@ const LLAMA_2: DecoderConfig = {
 t("the account of a run on Llama 2 7B", async () => {
   const files = await openBackbone(await writeTinyBackbone(join(temporaryFolder(), "backbone")));
   const data = dataset();
-  const texts = runTexts(data.items, files.tokenizer, 4096, 50, CONFIG);
+  const texts = runTexts(data.items, files.tokenizer, LLAMA_2, 50, CONFIG);
   const plan = trainingMemory(CONFIG, data, LLAMA_2, texts, PRETRAIN);
   const part = (name: string) => plan.parts.find((entry) => entry.name === name)!.bytes;
   // 6.6 billion weights without the head, two bytes each.

@@ -15,9 +15,10 @@ export const TINY_LLAMA = {
   num_attention_heads: 2,
   num_key_value_heads: 1,
   vocab_size: 98,
-  max_position_embeddings: 256,
+  max_position_embeddings: 512,
   rms_norm_eps: 1e-5,
   bos_token_id: 1,
+  eos_token_id: 2,
   tie_word_embeddings: true,
 };
 

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { detectAndRead } from "../src/data/detect.ts";
 import { prepare } from "../src/data/prepare.ts";
+import { saveDataset } from "../src/data/storage.ts";
 import type { Gpu } from "../src/gpu/device.ts";
 import { loadBackbone, openBackbone } from "../src/train/backbone.ts";
 import { type Config, checkConfig, defaultConfig } from "../src/train/config.ts";
@@ -12,8 +13,9 @@ import { writeTinyBackbone, writeTinyData } from "./tiny-job.ts";
 
 /** The tiny data, recommender and backbone of tiny-job.ts, opened in this process; everything lies under `folder`. */
 export async function openTinyJob(gpu: Gpu, folder: string): Promise<Job> {
-  const source = writeTinyData(join(folder, "data"));
-  const dataset = prepare(await detectAndRead(source, () => {}));
+  const dataset = prepare(await detectAndRead(writeTinyData(join(folder, "raw")), () => {}));
+  const source = join(folder, "data");
+  await saveDataset(source, dataset);
   const settings = { ...PRETRAIN, width: 8, heads: 2, blocks: 1, epochs: 2 };
   const options = { progress: SILENT, folder: join(folder, "recommender") };
   const recommender = await trainedRecommender(gpu, dataset, settings, options);

@@ -198,7 +198,14 @@ t("fields that contradict each other are refused", () => {
   refused(check({ mformerWidth: 100 }), /mformerWidth 100 does not split into 12 heads/);
   // Whole heads, but of 6.
   refused(check({ mformerWidth: 72 }), /mformerWidth 72 does not split into 12 heads of a multiple of 4/);
-  refused(check({ phase1Epochs: 0, phase2Epochs: 0 }), /nothing to train/);
+  for (const pooling of ["mean", "eos"]) {
+    refused(check({ prefix: "none", pooling }), /with prefix none, pooling (mean|eos) and no projection/);
+    check({ prefix: "none", pooling, projection: true })();
+    check({ prefix: "free", pooling })();
+  }
+  check({ prefix: "none" })();
+  // Zero-shot.
+  check({ phase1Epochs: 0, phase2Epochs: 0 })();
   check({ experts: 3, mformerWidth: 96 })();
   check({ phase1Epochs: 0 })();
 });

@@ -28,7 +28,7 @@ import {
   rmsNorm as rmsNormOp,
 } from "../ops/norm.ts";
 import type { Packed } from "../ops/packed.ts";
-import { columnSum } from "../ops/reduce.ts";
+import { columnSum, segmentSum } from "../ops/reduce.ts";
 import { type RopeOptions, rope } from "../ops/rope.ts";
 import { whole } from "../ops/strided.ts";
 import type { Parameter } from "./parameters.ts";
@@ -222,6 +222,27 @@ export function embedding(tape: Tape, table: Parameter, host: Uint32Array, ids: 
   return tape.result(embed(step, table.value, ids), [Tape.TRAINABLE], [], (dy) => {
     if (!accumulates(table)) step.zero(table.grad);
     embeddingGradient(step, dy, host, table.grad, true);
+  });
+}
+
+/** The mean row of every packed sequence: x [T, D], none of the sequences empty; returns [S, D]. */
+export function meanRows(tape: Tape, x: Variable, sequences: Packed): Variable {
+  const { step } = tape;
+  const [, width] = x.value.shape;
+  const { lengths, cuSeqlens, sequenceOf } = sequences;
+  // Every row of [S, D] divided by its sequence's length: an aggregation of one sequence with that gate.
+  const share = step.upload(
+    Float32Array.from(lengths, (n) => 1 / n),
+    [lengths.length, 1],
+  );
+  const shape = { batch: lengths.length, active: 1, rows: 1, width };
+  const sums = segmentSum(step, x.value, cuSeqlens);
+  const means = aggregateOp(step, sums, share, shape);
+  step.free(sums);
+  return tape.result(means, [x], [], (dy) => {
+    const each = aggregateOp(step, dy, share, shape);
+    tape.give(x, gatherOp(step, each, sequenceOf));
+    step.free(each);
   });
 }
 

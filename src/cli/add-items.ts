@@ -49,7 +49,7 @@ async function addItems(folder: string, file: string, flags: { readonly adapter?
   const texts = runTexts(
     all,
     backbone.tokenizer,
-    backbone.decoder.maxPositions,
+    backbone.decoder.config,
     recommender.sizes.maxLength,
     config,
   );

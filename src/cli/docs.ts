@@ -3,8 +3,9 @@ import { join } from "node:path";
 import type { Command } from "commander";
 import { writeFileAtomic } from "../files/atomic.ts";
 import { repositoryRoot } from "../llm/locate.ts";
+import { ABLATIONS } from "../train/ablations.ts";
 import { FIELDS, type Field, PRESETS } from "../train/config.ts";
-import { defaultText, flagOf } from "./flags.ts";
+import { asFlags, defaultText, flagOf } from "./flags.ts";
 
 const NOTE = "<!-- Made by `node dist/cli.js docs --write` from the program itself. Do not edit. -->";
 
@@ -54,6 +55,10 @@ function configPage(): string {
     const changes = Object.entries(values).map(([field, value]) => `\`${field}\` ${value}`);
     return `- \`${name}\`: ${changes.join(", ") || "the defaults"}`;
   });
+  const ablations = ABLATIONS.map(
+    ({ name, table, row, fields }) =>
+      `| \`--ablation ${name}\` | ${row} | ${table} | \`${asFlags(fields)}\` |`,
+  );
   return `${NOTE}
 # Configuration
 
@@ -67,6 +72,13 @@ ${rows.join("\n")}
 Presets (\`--preset\`):
 
 ${presets.join("\n")}
+
+Ablations (\`--ablation\`): every row of the paper's tables 3, 4 and 5 is one flag. It sets the fields beside it, over the
+preset and the config file; a flag that says otherwise is refused.
+
+| flag | row | in the paper | the same as |
+|---|---|---|---|
+${ablations.join("\n")}
 `;
 }
 

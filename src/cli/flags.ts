@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import { UserError } from "../files/user-error.ts";
+import { ABLATIONS } from "../train/ablations.ts";
 import { type Config, type ConfigName, defaultConfig, FIELDS, type Field, overlay } from "../train/config.ts";
 
 /** A parser of whole numbers from `least` on. Throws UserError naming the flag. */
@@ -62,6 +63,21 @@ export function addConfigFlags(command: Command): Command {
     );
   }
   return command;
+}
+
+/** Fields as the flags that set them: "--experts 1 --active-experts 1". */
+export function asFlags(values: Partial<Config>): string {
+  return Object.entries(values)
+    .map(([name, value]) => `${flagOf(name)} ${value}`)
+    .join(" ");
+}
+
+/** One line an ablation: its name, the paper's row and the flags it stands for. */
+export function ablationLines(): string[] {
+  return ABLATIONS.map(
+    ({ name, table, row, fields }) =>
+      `  ${name.padEnd(18)} ${`${row} (${table})`.padEnd(47)} ${asFlags(fields)}`,
+  );
 }
 
 /** The fields that flags name, validated. Throws UserError naming the flag. */

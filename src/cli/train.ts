@@ -3,6 +3,7 @@ import { type Command, Option } from "commander";
 import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
 import { checkMemory, describeMemory } from "../llm/memory.ts";
+import { ablationNamed } from "../train/ablations.ts";
 import { changedFile, fingerprint, loadBackbone, openBackbone } from "../train/backbone.ts";
 import { MODEL } from "../train/checkpoint.ts";
 import {
@@ -30,7 +31,7 @@ import {
 import { openSession, runTexts } from "../train/session.ts";
 import { Interrupted, train } from "../train/trainer.ts";
 import { adapterOption, openGpu } from "./adapter.ts";
-import { addConfigFlags, configFromFlags } from "./flags.ts";
+import { ablationLines, addConfigFlags, configFromFlags } from "./flags.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { terminalProgress } from "./progress.ts";
 
@@ -40,6 +41,7 @@ interface TrainFlags extends Record<string, unknown> {
   readonly run?: string;
   readonly preset?: string;
   readonly config?: string;
+  readonly ablation?: string;
   readonly recommender?: string;
   readonly resume?: string | true;
   readonly adapter?: string;
@@ -67,6 +69,10 @@ export function registerTrain(program: Command): void {
     )
     .option("--config <file>", "JSON file of hyper-parameters; flags win over it, it wins over the preset")
     .option(
+      "--ablation <name>",
+      "a row of the paper's ablation tables, listed below; it wins over the config file",
+    )
+    .option(
       "--recommender <dir>",
       "a folder made by laser pretrain (default: the one kept for this data, or a new one)",
     )
@@ -76,12 +82,16 @@ export function registerTrain(program: Command): void {
     .addHelpText(
       "after",
       `
+Ablations (--ablation NAME stands for the fields beside it; a flag that says otherwise is refused):
+${ablationLines().join("\n")}
+
 Ctrl-C stops after the update with a checkpoint (exit code 130); a second one stops at once.
 
 Examples:
   laser train                                              the embedded shop and backbone
   laser train --data runs/data/mine --backbone llama2 --preset authors
   laser train --data runs/data/mine --mformer-width 64 --mformer-blocks 2 --mformer-heads 4 --users 2000
+  laser train --data runs/data/mine --ablation no-mformer
   laser train --resume runs/shop-embedded-1`,
     )
     .action(runTrain);
@@ -103,7 +113,10 @@ function resumedFolder({ resume, run }: TrainFlags): string {
   return folder;
 }
 
-/** What was asked for by --config and the flags, in the order in which they win. */
+/**
+ * What was asked for by --config, --ablation and the flags, in the order in which they win. Throws UserError for a flag
+ * that contradicts the ablation.
+ */
 async function askedFor(flags: TrainFlags): Promise<Asked> {
   const asked: Asked = [];
   if (flags.config) {
@@ -115,7 +128,19 @@ async function askedFor(flags: TrainFlags): Promise<Asked> {
       source: flags.config,
     });
   }
-  return [...asked, ...configFromFlags(flags)];
+  const fromFlags = configFromFlags(flags);
+  if (flags.ablation === undefined) return [...asked, ...fromFlags];
+  const { fields } = ablationNamed(flags.ablation, "--ablation");
+  const ablated = { values: fields, source: `--ablation ${flags.ablation}` };
+  for (const { values, source } of fromFlags) {
+    for (const name of Object.keys(values) as ConfigName[]) {
+      if (!(name in fields) || fields[name] === values[name]) continue;
+      throw new UserError(
+        `${source} is ${values[name]}, but --ablation ${flags.ablation} sets ${name} to ${fields[name]}; leave one of them out`,
+      );
+    }
+  }
+  return [...asked, ablated, ...fromFlags];
 }
 
 async function begin(flags: TrainFlags): Promise<void> {
@@ -196,13 +221,7 @@ function announceMemory(
   files: Awaited<ReturnType<typeof openBackbone>>,
   settings: PretrainSettings,
 ): void {
-  const texts = runTexts(
-    dataset.items,
-    files.tokenizer,
-    files.config.maxPositions,
-    settings.maxLength,
-    config,
-  );
+  const texts = runTexts(dataset.items, files.tokenizer, files.config, settings.maxLength, config);
   const plan = trainingMemory(config, dataset, files.config, texts, settings);
   console.error(describeMemory(plan));
   checkMemory(plan, {

@@ -2,12 +2,14 @@
  * Bi-Tuning (paper, section 4.1): learnable virtual tokens before (prefix) and after (suffix) the text of a frozen
  * language model; the hidden state at the suffix is the user or item embedding h.
  */
+import { meanRows } from "../autograd/functions.ts";
 import type { Parameter } from "../autograd/parameters.ts";
 import { Tape, type Variable } from "../autograd/tape.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import type { Decoder } from "../llm/decoder.ts";
 import { promptBatch } from "../llm/prompt.ts";
-import { aggregate, aggregateGradient } from "../ops/aggregate.ts";
 import { gatherRows } from "../ops/embedding.ts";
+import { packed } from "../ops/packed.ts";
 import { columnSum } from "../ops/reduce.ts";
 
 /** The virtual tokens before the text: every user's own (M-Former), one set for all (free vectors), or none. */
@@ -17,34 +19,45 @@ export type Prefix =
   | { readonly kind: "none" };
 
 /**
- * h [B, d]: the language model's last hidden state at the suffix (Eq. 1), the mean over the suffix tokens when there
- * are several. texts: token ids of every sequence. suffix [s, d].
+ * What follows the text, and with it where h is read: virtual tokens [s, d], of whose hidden states h is the mean; a
+ * hard token (EOS), whose hidden state it is; or nothing, when h is the mean of all hidden states, prefix and text.
  */
+export type Suffix =
+  | { readonly kind: "virtual"; readonly parameter: Parameter }
+  | { readonly kind: "token"; readonly id: number }
+  | { readonly kind: "none" };
+
+/** h [B, d]: the language model's output at the suffix (Eq. 1). texts: token ids of every sequence. */
 export function encodeTexts(
   tape: Tape,
   backbone: Decoder,
   texts: readonly ArrayLike<number>[],
   prefix: Prefix,
-  suffix: Parameter,
+  suffix: Suffix,
 ): Variable {
   const { step } = tape;
   const prefixLength =
     prefix.kind === "own" ? prefix.length : prefix.kind === "shared" ? prefix.parameter.shape[0] : 0;
-  const [outputs, width] = suffix.shape;
-  const batch = promptBatch(step, texts, {
+  const suffixTokens = suffix.kind === "virtual" ? suffix.parameter.shape[0] : 0;
+  const ended = suffix.kind === "token" ? texts.map((text) => [...Array.from(text), suffix.id]) : texts;
+  const batch = promptBatch(step, ended, {
     prefix: prefixLength,
     sharedPrefix: prefix.kind === "shared",
-    suffix: outputs,
+    suffix: suffixTokens,
+    outputs: suffix.kind === "none" ? "all" : "last",
   });
   const prefixValue =
     prefix.kind === "own" ? prefix.rows.value : prefix.kind === "shared" ? prefix.parameter.value : null;
-  const { gradients } = tape.options;
-  const { hidden, saved } = backbone.forward(step, batch, prefixValue, suffix.value, gradients);
-  const inputs = prefix.kind === "own" ? [prefix.rows, Tape.TRAINABLE] : [Tape.TRAINABLE];
+  const suffixValue = suffix.kind === "virtual" ? suffix.parameter.value : null;
+  // Without virtual tokens nothing of the language model's input is trained, and no gradient flows through it.
+  const inputs: Variable[] = prefix.kind === "own" ? [prefix.rows] : [];
+  if (prefix.kind === "shared" || suffix.kind === "virtual") inputs.push(Tape.TRAINABLE);
+  const keep = tape.options.gradients && inputs.length > 0;
+  const { hidden, saved } = backbone.forward(step, batch, prefixValue, suffixValue, keep);
   const states = tape.result(hidden, inputs, [], (dHidden) => {
     if (!saved) throw new Error("the backbone kept nothing for its backward pass");
     const dx = backbone.backward(step, saved, dHidden);
-    const sumInto = (rows: typeof batch.outputRows, parameter: Parameter) => {
+    const sumInto = (rows: Tensor, parameter: Parameter) => {
       const picked = gatherRows(step, dx, rows);
       const each = parameter.size;
       columnSum(
@@ -56,21 +69,12 @@ export function encodeTexts(
       parameter.fresh = false;
       step.free(picked);
     };
-    sumInto(batch.outputRows, suffix);
+    if (suffix.kind === "virtual") sumInto(batch.suffixRows!, suffix.parameter);
     if (prefix.kind === "own") tape.give(prefix.rows, gatherRows(step, dx, batch.prefixRows!));
     if (prefix.kind === "shared") sumInto(batch.prefixRows!, prefix.parameter);
     step.free(dx);
   });
-  if (outputs === 1) return states;
-  // The mean over the suffix tokens: an aggregation with equal gates.
-  const shape = { batch: texts.length, active: outputs, rows: 1, width };
-  const gate = step.upload(new Float32Array(texts.length * outputs).fill(1 / outputs), [
-    texts.length,
-    outputs,
-  ]);
-  return tape.result(aggregate(step, states.value, gate, shape), [states], [], (dh) => {
-    const { dq, dGates } = aggregateGradient(step, dh, states.value, gate, shape);
-    step.free(dGates);
-    tape.give(states, dq);
-  });
+  if (suffix.kind === "none") return meanRows(tape, states, batch.sequences);
+  if (suffixTokens <= 1) return states;
+  return meanRows(tape, states, packed(step, new Array<number>(texts.length).fill(suffixTokens)));
 }

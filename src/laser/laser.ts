@@ -5,14 +5,16 @@
 import { itemCrossEntropy, normalize } from "../autograd/loss.ts";
 import { type Parameter, Parameters } from "../autograd/parameters.ts";
 import { Tape, type Variable } from "../autograd/tape.ts";
+import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Decoder } from "../llm/decoder.ts";
+import type { DecoderConfig } from "../llm/decoder-config.ts";
 import { Linear, WEIGHT_INITIAL } from "../nn/linear.ts";
 import { packed } from "../ops/packed.ts";
 import type { GateMode, LoadBalancing } from "../ops/router.ts";
-import { encodeTexts, type Prefix } from "./bi-tuning.ts";
+import { encodeTexts, type Prefix, type Suffix } from "./bi-tuning.ts";
 import { type ExpertKind, MFormer, type MFormerOutput } from "./mformer.ts";
 import type { TokenizedText } from "./text.ts";
 
@@ -32,7 +34,12 @@ export interface LaserSizes {
   readonly mformerHeads: number;
   readonly gates: GateMode;
   readonly dropout: number;
-  /** s. */
+  /**
+   * What h is: the mean over the learned suffix tokens, over all outputs without a suffix ("w/ average pooling"), or
+   * the output at a hard EOS token in the suffix's place ("w/ [EOS]").
+   */
+  readonly pooling: "suffix" | "mean" | "eos";
+  /** s, with pooling `suffix`. */
   readonly suffixTokens: number;
   /** Whether a trainable linear layer, d to d, follows the language model's output. */
   readonly projection: boolean;
@@ -58,9 +65,23 @@ export interface LaserStep {
 /** Where C comes from: the frozen recommender's hidden states of the items of every history [sum N, d_c]. */
 export type Collaborative = (step: Step, histories: readonly (readonly number[])[]) => Tensor;
 
+/** Tokens that Laser adds to every text: virtual ones, or the hard EOS. */
+export function addedTokens({ prefix, queryTokens, pooling, suffixTokens }: LaserSizes): number {
+  const after = { suffix: suffixTokens, mean: 0, eos: 1 };
+  return (prefix === "none" ? 0 : queryTokens) + after[pooling];
+}
+
+/** The hard token that ends a text with pooling `eos`. Throws UserError when the backbone names none. */
+export function endToken({ architecture, endId }: Pick<DecoderConfig, "architecture" | "endId">): number {
+  if (endId !== undefined) return endId;
+  throw new UserError(
+    `pooling is eos, but config.json of this ${architecture} names no eos_token_id; add it there, or choose another pooling`,
+  );
+}
+
 /** Laser's trainable parts; null for those that a variant lacks. */
 interface LaserParts {
-  readonly suffix: Parameter;
+  readonly suffix: Parameter | null;
   readonly freePrefix: Parameter | null;
   readonly mformer: MFormer | null;
   readonly projection: Linear | null;
@@ -73,7 +94,8 @@ export function declareLaser(
   hiddenSize: number,
   collaborativeWidth: number,
 ): LaserParts {
-  const suffix = p.declare("suffix", [sizes.suffixTokens, hiddenSize], WEIGHT_INITIAL);
+  const suffix =
+    sizes.pooling === "suffix" ? p.declare("suffix", [sizes.suffixTokens, hiddenSize], WEIGHT_INITIAL) : null;
   const freePrefix =
     sizes.prefix === "free" ? p.declare("prefix", [sizes.queryTokens, hiddenSize], WEIGHT_INITIAL) : null;
   const { mformerWidth: width, mformerHeads: heads, mformerBlocks: blocks } = sizes;
@@ -88,6 +110,7 @@ export function declareLaser(
 export class Laser {
   readonly parameters = new Parameters();
   private readonly parts: LaserParts;
+  private readonly suffix: Suffix;
 
   constructor(
     readonly sizes: LaserSizes,
@@ -96,11 +119,16 @@ export class Laser {
     collaborativeWidth: number,
   ) {
     this.parts = declareLaser(this.parameters, sizes, backbone.hiddenSize, collaborativeWidth);
+    this.suffix = this.parts.suffix
+      ? { kind: "virtual", parameter: this.parts.suffix }
+      : sizes.pooling === "eos"
+        ? { kind: "token", id: endToken(backbone.config) }
+        : { kind: "none" };
   }
 
-  /** Virtual tokens added to every text. */
-  get virtualTokens(): number {
-    return (this.sizes.prefix === "none" ? 0 : this.sizes.queryTokens) + this.sizes.suffixTokens;
+  /** Tokens added to every text. */
+  get addedTokens(): number {
+    return addedTokens(this.sizes);
   }
 
   private forward(
@@ -108,7 +136,7 @@ export class Laser {
     texts: readonly TokenizedText[],
     balance: LoadBalancing | null,
   ): { h: Variable; mformer: MFormerOutput | null } {
-    const { suffix, freePrefix, mformer, projection } = this.parts;
+    const { freePrefix, mformer, projection } = this.parts;
     let prefix: Prefix = { kind: "none" };
     let output: MFormerOutput | null = null;
     if (freePrefix) prefix = { kind: "shared", parameter: freePrefix };
@@ -123,7 +151,7 @@ export class Laser {
       prefix = { kind: "own", rows: output.prefix, length: this.sizes.queryTokens };
     }
     const ids = texts.map((text) => text.ids);
-    const h = encodeTexts(tape, this.backbone, ids, prefix, suffix);
+    const h = encodeTexts(tape, this.backbone, ids, prefix, this.suffix);
     return { h: projection?.forward(tape, h) ?? h, mformer: output };
   }
 

@@ -25,7 +25,21 @@ export function parseDecoderConfig(path: string, json: Readonly<Record<string, u
   if (json.quantization_config != null) {
     fields.fail("quantization_config", "none (use a checkpoint of F32, F16 or BF16 weights)");
   }
-  return { architecture: name, ...architectureOfClass(name)!.decoder(fields) };
+  const decoder = architectureOfClass(name)!.decoder(fields);
+  const endId = endOfSequence(fields, decoder.vocabularySize);
+  return { architecture: name, ...decoder, ...(endId === null ? {} : { endId }) };
+}
+
+/** `eos_token_id`: an id, a list of ids (the first one counts), or none. */
+function endOfSequence(fields: ConfigFields, vocabularySize: number): number | null {
+  const value = fields.raw("eos_token_id");
+  const id: unknown = Array.isArray(value) ? value[0] : value;
+  if (id == null) return null;
+  if (Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < vocabularySize) return id as number;
+  return fields.fail(
+    "eos_token_id",
+    `null, an id below vocab_size (${vocabularySize}), or a list of such ids`,
+  );
 }
 
 /** The class of the table that config.json names, in `architectures` or else by `model_type`. */

@@ -57,6 +57,8 @@ export interface DecoderConfig {
   readonly queryKeyNorm: boolean;
   /** `swiglu`: silu(gate) * up; `gelu`: the tanh approximation, without a gate. */
   readonly mlp: "swiglu" | "gelu";
+  /** The end-of-sequence token (of several, the first); absent when config.json names none. */
+  readonly endId?: number;
   /** Which linear layers have a bias. */
   readonly biases: "none" | "qkv" | "all";
   /** How linear weights lie in the checkpoint, and so in GPU memory: [out, in], or as GPT-2's Conv1D [in, out]. */

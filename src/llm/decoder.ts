@@ -1,6 +1,6 @@
 /**
  * The frozen decoder as one differentiable function of its virtual tokens: packed prompts in, the last hidden states
- * at the suffix positions out (after the final norm), and backwards the gradients at prefix and suffix. The weights
+ * at the output rows out (after the final norm), and backwards the gradients at prefix and suffix. The weights
  * never change and never get gradients, so backward costs what forward does: dX = dY W. Each layer keeps only its
  * input; backward recomputes the rest, layer by layer. decoder-config.ts says what a layer is, decoder-parts.ts holds
  * its parts, architectures/ what differs between models.
@@ -60,7 +60,7 @@ export class Decoder {
   }
 
   /**
-   * Hidden states at the output rows after the final norm: [B * outputs, d]. prefix [B * L, d] or [L, d] (shared),
+   * Hidden states at the output rows after the final norm: [rows, d]. prefix [B * L, d] or [L, d] (shared),
    * suffix [s, d]. With `keep`, also what backward needs; otherwise everything else is freed on the way. After the
    * last layer's attention only the output rows go on: nothing reads the others.
    *
@@ -154,7 +154,7 @@ export class Decoder {
   }
 
   /**
-   * Gradients of the virtual tokens from dHidden [B * outputs, d]: `dx` at every packed row's embedding [T, d]; pick
+   * Gradients of the virtual tokens from dHidden [output rows, d]: `dx` at every packed row's embedding [T, d]; pick
    * the prefix and suffix rows from it. Consumes `saved`.
    */
   backward(step: Step, saved: DecoderSaved, dHidden: Tensor): Tensor {

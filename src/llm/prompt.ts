@@ -13,11 +13,10 @@ export interface PromptBatch {
   readonly source: Tensor;
   /** u32 [B * L]: the packed rows of the prefix tokens; null without a prefix. */
   readonly prefixRows: Tensor | null;
-  /** u32 [B * s]: the packed rows of the suffix tokens, or without a suffix of every sequence's last token. */
-  readonly outputRows: Tensor;
-  /** Output rows a sequence. */
-  readonly outputs: number;
-  readonly batch: number;
+  /** u32 [B * s]: the packed rows of the suffix tokens; null without a suffix. */
+  readonly suffixRows: Tensor | null;
+  /** u32: the packed rows whose hidden states are wanted, in order; null when it is all of them. */
+  readonly outputRows: Tensor | null;
 }
 
 export interface PromptShape {
@@ -25,8 +24,13 @@ export interface PromptShape {
   readonly prefix: number;
   /** Whether all sequences share one prefix [L, d] (free vectors) instead of having their own [B * L, d]. */
   readonly sharedPrefix: boolean;
-  /** s: suffix tokens a sequence (0: the hidden state of the last text token is the output). */
+  /** s: suffix tokens a sequence. */
   readonly suffix: number;
+  /**
+   * Whose hidden states are the output: every sequence's last token (the suffix tokens, where there are any), or every
+   * row's. Default: `last`.
+   */
+  readonly outputs?: "last" | "all";
 }
 
 /** Packs texts (token ids with the tokenizer's leading special tokens) with their virtual tokens and uploads them. */
@@ -39,8 +43,8 @@ export function promptBatch(
   const sequences = packed(step, lengths);
   const source = new Uint32Array(sequences.total);
   const prefixRows = new Uint32Array(texts.length * shape.prefix);
-  const outputs = Math.max(1, shape.suffix);
-  const outputRows = new Uint32Array(texts.length * outputs);
+  const lastTokens = Math.max(1, shape.suffix);
+  const lastRows = new Uint32Array(texts.length * lastTokens);
   let row = 0;
   texts.forEach((text, b) => {
     for (let i = 0; i < shape.prefix; i++) {
@@ -48,18 +52,15 @@ export function promptBatch(
       source[row++] = PREFIX_ROW | ((shape.sharedPrefix ? 0 : b * shape.prefix) + i);
     }
     for (let i = 0; i < text.length; i++) source[row++] = text[i];
-    for (let i = 0; i < shape.suffix; i++) {
-      outputRows[b * outputs + i] = row;
-      source[row++] = SUFFIX_ROW | i;
-    }
-    if (shape.suffix === 0) outputRows[b] = row - 1;
+    for (let i = 0; i < shape.suffix; i++) source[row++] = SUFFIX_ROW | i;
+    for (let i = 0; i < lastTokens; i++) lastRows[b * lastTokens + i] = row - lastTokens + i;
   });
+  const last = step.upload(lastRows);
   return {
     sequences,
     source: step.upload(source),
     prefixRows: shape.prefix ? step.upload(prefixRows) : null,
-    outputRows: step.upload(outputRows),
-    outputs,
-    batch: texts.length,
+    suffixRows: shape.suffix ? last : null,
+    outputRows: shape.outputs === "all" ? null : last,
   };
 }

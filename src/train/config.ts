@@ -85,7 +85,12 @@ export const FIELDS = {
     "gate of an active expert: w_j (paper), softmax over the chosen (authors' code), or w_j / sum",
   ),
   dropout: number(0.1, 0, "dropout rate of the M-Former", 0.9),
-  suffixTokens: integer(1, 1, "s, virtual tokens after the text; h is the mean over them"),
+  pooling: choice(
+    "suffix",
+    ["suffix", "mean", "eos"],
+    "h is the mean over learned suffix tokens (paper), over all outputs without a suffix (w/ average pooling), or the output at a hard EOS token (w/ [EOS])",
+  ),
+  suffixTokens: integer(1, 1, "s, virtual tokens after the text with pooling suffix"),
   projection: flag(false, "a trainable linear layer, d to d, between the language model's output and h"),
 
   temperature: number(0.05, 1e-4, "tau of Eq. 6"),
@@ -235,8 +240,10 @@ export function checkConfig(config: Config, source: string): Config {
       `${source}: mformerWidth ${config.mformerWidth} does not split into ${config.mformerHeads} heads of a multiple of 4`,
     );
   }
-  if (config.phase1Epochs + config.phase2Epochs === 0) {
-    throw new UserError(`${source}: phase1Epochs and phase2Epochs are both 0; there is nothing to train`);
+  if (config.prefix === "none" && config.pooling !== "suffix" && !config.projection) {
+    throw new UserError(
+      `${source}: with prefix none, pooling ${config.pooling} and no projection there is nothing to train; choose one of them otherwise`,
+    );
   }
   return config;
 }

@@ -44,7 +44,7 @@ export async function encodeAll(
   const width = laser.backbone.hiddenSize;
   const result = new Float32Array(texts.length * width);
   const batches = tokenBatches(
-    texts.map((text) => text.ids.length + laser.virtualTokens),
+    texts.map((text) => text.ids.length + laser.addedTokens),
     budget,
   );
   progress.begin(label, texts.length, "texts");

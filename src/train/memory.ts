@@ -1,6 +1,6 @@
 import { Parameters } from "../autograd/parameters.ts";
 import { type Dataset, trainingSequence } from "../data/dataset.ts";
-import { declareLaser } from "../laser/laser.ts";
+import { addedTokens, declareLaser } from "../laser/laser.ts";
 import type { Texts } from "../laser/text.ts";
 import type { DecoderConfig } from "../llm/decoder-config.ts";
 import { decoderBytes } from "../llm/load.ts";
@@ -14,7 +14,6 @@ import {
 import { Bert4Rec } from "../recommenders/bert4rec.ts";
 import type { Config } from "./config.ts";
 import type { PretrainSettings } from "./pretrain.ts";
-import { virtualTokens } from "./session.ts";
 
 /** Users and items whose texts are tokenized to see how long texts are. */
 const SAMPLE = 200;
@@ -33,7 +32,7 @@ export function trainingMemory(
   texts: Texts,
   recommender: PretrainSettings,
 ): MemoryPlan {
-  const added = virtualTokens(config);
+  const added = addedTokens(config);
   const every = (n: number) => Math.max(1, Math.floor(n / SAMPLE));
   let longest = 0;
   for (let u = 0; u < dataset.users.length; u += every(dataset.users.length)) {

@@ -7,8 +7,9 @@ import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { Laser } from "../laser/laser.ts";
+import { addedTokens, endToken, Laser } from "../laser/laser.ts";
 import { Texts } from "../laser/text.ts";
+import type { DecoderConfig } from "../llm/decoder-config.ts";
 import type { Tokenizer } from "../llm/tokenizer.ts";
 import type { Bert4Rec } from "../recommenders/bert4rec.ts";
 import type { Backbone } from "./backbone.ts";
@@ -33,24 +34,20 @@ export interface Session extends SessionParts {
   release(): void;
 }
 
-/** Virtual tokens that Laser adds to every text. */
-export function virtualTokens(config: Config): number {
-  return (config.prefix === "none" ? 0 : config.queryTokens) + config.suffixTokens;
-}
-
-/** The texts of a run. Throws UserError when the virtual tokens leave no room, or the recommender too few positions. */
+/** The texts of a run. Throws UserError when a text cannot be made for this backbone, or read by the recommender. */
 export function runTexts(
   items: readonly Item[],
   tokenizer: Tokenizer,
-  maxPositions: number,
+  backbone: Pick<DecoderConfig, "architecture" | "maxPositions" | "endId">,
   recommenderPositions: number,
   config: Config,
 ): Texts {
   const { template, maxHistory } = config;
-  const maxTokens = maxPositions - virtualTokens(config);
+  if (config.pooling === "eos") endToken(backbone);
+  const maxTokens = backbone.maxPositions - addedTokens(config);
   if (maxTokens < 1) {
     throw new UserError(
-      `queryTokens ${config.queryTokens} and suffixTokens ${config.suffixTokens} leave no room for text in the backbone's ${maxPositions} positions; use fewer`,
+      `queryTokens ${config.queryTokens} and suffixTokens ${config.suffixTokens} leave no room for text in the backbone's ${backbone.maxPositions} positions; use fewer`,
     );
   }
   if (config.prefix === "mformer" && maxHistory > recommenderPositions) {
@@ -66,7 +63,7 @@ export function openSession(parts: SessionParts): Session {
   const { gpu, config, dataset, recommender, backbone, added = [] } = parts;
   const items = added.length ? [...dataset.items, ...added] : dataset.items;
   const { tokenizer, decoder } = backbone;
-  const texts = runTexts(items, tokenizer, decoder.maxPositions, recommender.sizes.maxLength, config);
+  const texts = runTexts(items, tokenizer, decoder.config, recommender.sizes.maxLength, config);
   const collaborative = (step: Step, histories: readonly (readonly number[])[]): Tensor =>
     recommender.hiddenStates(step, histories);
   const laser = new Laser(config, decoder, collaborative, recommender.width);

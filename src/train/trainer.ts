@@ -240,7 +240,7 @@ class Trainer {
       const rows = examples.slice(b * config.batchSize, (b + 1) * config.batchSize);
       const inputs = rows.map((row) => texts.user(row.history));
       const targets = Uint32Array.from(rows, (row) => row.target);
-      for (const { ids } of inputs) tokens += ids.length + laser.virtualTokens;
+      for (const { ids } of inputs) tokens += ids.length + laser.addedTokens;
       const key = { seed: config.seed, step: position.update * config.accumulate + b };
       const weight = rows.length / examples.length;
       if (!this.warmed) {

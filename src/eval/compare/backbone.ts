@@ -62,7 +62,7 @@ export const backboneCase = modelKind(
         outputs.read(step, "dprefix", gatherRows(step, dx, batch.prefixRows), ["B", "L", d]);
       }
       const dSuffix = step.tensor([suffixTokens * d]);
-      const each = gatherRows(step, dx, batch.outputRows).reshape([texts.length, suffixTokens * d]);
+      const each = gatherRows(step, dx, batch.suffixRows!).reshape([texts.length, suffixTokens * d]);
       columnSum(step, each, dSuffix, false);
       outputs.read(step, "dsuffix", dSuffix, [suffixTokens, d]);
     });

@@ -1,6 +1,6 @@
 import { ADAM, Adam } from "../../autograd/adam.ts";
 import type { Step } from "../../gpu/step.ts";
-import { Laser, type LaserSizes, type LaserStep, type LossSettings } from "../../laser/laser.ts";
+import { addedTokens, Laser, type LaserSizes, type LaserStep, type LossSettings } from "../../laser/laser.ts";
 import type { TokenizedText } from "../../laser/text.ts";
 import type { Decoder } from "../../llm/decoder.ts";
 import { normalizeRows } from "../../ops/item-set.ts";
@@ -20,19 +20,21 @@ const KEY_BIAS_REASON = "the gradient is zero in theory, and Adam makes real ste
 /** The sizes of a Laser from a dump's params; those of an M-Former that is not there are never used. */
 function laserSizes(dump: Dump, backbone: Decoder): { sizes: LaserSizes; collaborativeWidth: number } {
   const prefix = dump.choice("prefix", ["mformer", "free", "none"]);
-  const suffixTokens = dump.count("suffix");
+  const pooling = dump.choice("pooling", ["suffix", "mean", "eos"], "suffix");
+  const suffixTokens = pooling === "suffix" ? dump.count("suffix") : 1;
   const projection = dump.flag("projection", false);
   const width = dump.count("d");
   if (width !== backbone.hiddenSize) throw dump.badParam("d", `the checkpoint's ${backbone.hiddenSize}`);
   if (prefix === "mformer") {
     const { collaborativeWidth, width, heads, blocks, ...rest } = mformerSizes(dump);
     const sizes = { mformerWidth: width, mformerHeads: heads, mformerBlocks: blocks, ...rest };
-    return { sizes: { ...sizes, prefix, suffixTokens, projection }, collaborativeWidth };
+    return { sizes: { ...sizes, prefix, pooling, suffixTokens, projection }, collaborativeWidth };
   }
   const counts = { experts: 1, activeExperts: 1, mformerWidth: 1, mformerBlocks: 1, mformerHeads: 1 };
   const unused = { ...counts, moe: "query" as const, gates: "weights" as const, dropout: 0 };
   const queryTokens = prefix === "free" ? dump.count("L") : 0;
-  return { sizes: { ...unused, prefix, suffixTokens, queryTokens, projection }, collaborativeWidth: 1 };
+  const used = { prefix, pooling, suffixTokens, queryTokens, projection };
+  return { sizes: { ...unused, ...used }, collaborativeWidth: 1 };
 }
 
 function lossSettings(dump: Dump, prefix: LaserSizes["prefix"]): LossSettings {
@@ -49,7 +51,7 @@ export const laserStepCase = modelKind(
     const backbone = await context.backbone(dump);
     const { sizes, collaborativeWidth } = laserSizes(dump, backbone);
     const settings = lossSettings(dump, sizes.prefix);
-    const texts = readTexts(dump, backbone, "text_lengths", sizes.queryTokens + sizes.suffixTokens);
+    const texts = readTexts(dump, backbone, "text_lengths", addedTokens(sizes));
     const items = dump.floats("E", ["I", backbone.hiddenSize]);
     const targets = Uint32Array.from(dump.ids("target", ["B"], dump.size("I")));
     const { batch, collaborative } = histories(dump, sizes, texts, collaborativeWidth);
