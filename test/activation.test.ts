@@ -1,6 +1,6 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { gelu, geluGradient, swiglu, swigluGradient } from "../src/ops/activation.ts";
+import { gelu, geluGradient, relu, reluGradient, swiglu, swigluGradient } from "../src/ops/activation.ts";
 import { add, axpy, scale } from "../src/ops/elementwise.ts";
 import { assertClose, noise } from "./close.ts";
 import { assertGradient } from "./finite-difference.ts";
@@ -100,6 +100,25 @@ for (const approximate of APPROXIMATIONS) {
       assert.ok(Math.abs(limits[i] - Math.max(v, 0)) <= 1e-7 * Math.abs(v), `gelu(${v}) = ${limits[i]}`);
     });
     assertClose("dx", await dx, [0, 0, 0, 0, 1, 1, 1, 1], KERNEL_F32);
+  });
+}
+
+for (const n of [0, 1, 255, 5003]) {
+  t(`ReLU of ${n} values and its gradient, to the bit`, async () => {
+    const [x, dy] = [noise(n, 1), noise(n, 2)];
+    if (n > 2) x[1] = 0;
+    const step = gpu.step("relu");
+    const y = relu(step, step.upload(x));
+    const reads = [y, reluGradient(step, step.upload(dy), y)].map((tensor) => step.readFloats(tensor));
+    await step.submit();
+    assert.equal(
+      await reads[0],
+      x.map((v) => (v < 0 ? 0 : v)),
+    );
+    assert.equal(
+      await reads[1],
+      dy.map((v, i) => (x[i] > 0 ? v : 0)),
+    );
   });
 }
 

@@ -3,7 +3,14 @@
  * Parameters receive their gradient in place (Parameter.grad); variables through Tape.give.
  */
 import type { Tensor } from "../gpu/tensor.ts";
-import { geluGradient, gelu as geluOp, swigluGradient, swiglu as swigluOp } from "../ops/activation.ts";
+import {
+  geluGradient,
+  gelu as geluOp,
+  reluGradient,
+  relu as reluOp,
+  swigluGradient,
+  swiglu as swigluOp,
+} from "../ops/activation.ts";
 import { type AggregateShape, aggregateGradient, aggregate as aggregateOp } from "../ops/aggregate.ts";
 import { selfAttention as attentionOp, selfAttentionGradient } from "../ops/attention.ts";
 import {
@@ -129,6 +136,12 @@ export function gelu(tape: Tape, x: Variable, approximate: "tanh" | "none"): Var
   return tape.result(geluOp(tape.step, x.value, approximate), [x], [], (dy) => {
     tape.give(x, geluGradient(tape.step, dy, x.value, approximate));
   });
+}
+
+/** max(x, 0). */
+export function relu(tape: Tape, x: Variable): Variable {
+  const y = reluOp(tape.step, x.value);
+  return tape.result(y, [x], [], (dy) => tape.give(x, reluGradient(tape.step, dy, y)));
 }
 
 /** silu(gate) * up, where x [T, 2F] holds gate | up. */

@@ -1,35 +1,47 @@
-import { add, aggregate, dropout, expertLinear, gelu } from "../autograd/functions.ts";
+import { aggregate, expertLinear, gelu, relu } from "../autograd/functions.ts";
 import type { Parameters } from "../autograd/parameters.ts";
 import type { Tape, Variable } from "../autograd/tape.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { LayerNorm } from "./layer-norm.ts";
 import { Linear, StackedLinear } from "./linear.ts";
+import { type NormPlace, Residual } from "./residual.ts";
+
+export interface FeedForwardShape {
+  /** Width of the hidden layer, in widths of the model. */
+  readonly expansion: number;
+  /** GELU is the exact one (erf). */
+  readonly activation: "gelu" | "relu";
+  readonly norm: NormPlace;
+}
+
+/** BERT's: four times the width, GELU, post-norm. */
+const BERT: FeedForwardShape = { expansion: 4, activation: "gelu", norm: "post" };
 
 /**
- * BERT's feed-forward sublayer, post-norm: LayerNorm(x + dropout(W_down gelu(W_up x))), with the exact (erf) GELU.
- * Named `<name>.up`, `<name>.down`, `<name>.norm`.
+ * A feed-forward sublayer: f(x) = W_down activation(W_up x), with its residual connection. Named `<name>.up`,
+ * `<name>.down`, `<name>.norm`.
  */
 export class FeedForward {
   private readonly up: Linear;
   private readonly down: Linear;
-  private readonly norm: LayerNorm;
+  private readonly residual: Residual;
 
   constructor(
     parameters: Parameters,
     name: string,
     width: number,
-    private readonly rate: number,
+    rate: number,
+    private readonly shape: FeedForwardShape = BERT,
   ) {
-    this.up = new Linear(parameters, `${name}.up`, width, 4 * width);
-    this.down = new Linear(parameters, `${name}.down`, 4 * width, width);
-    this.norm = new LayerNorm(parameters, `${name}.norm`, width);
+    this.up = new Linear(parameters, `${name}.up`, width, shape.expansion * width);
+    this.down = new Linear(parameters, `${name}.down`, shape.expansion * width, width);
+    this.residual = new Residual(parameters, `${name}.norm`, width, rate, shape.norm);
   }
 
   forward(tape: Tape, x: Variable): Variable {
-    return tape.scope(() => {
-      const hidden = gelu(tape, this.up.forward(tape, x), "none");
-      const dense = dropout(tape, this.down.forward(tape, hidden), this.rate);
-      return this.norm.forward(tape, add(tape, dense, x));
+    return this.residual.forward(tape, x, (input) => {
+      const hidden = this.up.forward(tape, input);
+      const active = this.shape.activation === "gelu" ? gelu(tape, hidden, "none") : relu(tape, hidden);
+      return this.down.forward(tape, active);
     });
   }
 }
@@ -50,32 +62,31 @@ export interface ActiveExperts {
 export class ExpertFeedForward {
   private readonly up: StackedLinear;
   private readonly down: StackedLinear;
-  private readonly norm: LayerNorm;
+  private readonly residual: Residual;
 
   constructor(
     parameters: Parameters,
     name: string,
     private readonly width: number,
     experts: number,
-    private readonly rate: number,
+    rate: number,
   ) {
     const names = (part: string) => Array.from({ length: experts }, (_, j) => `${name}.experts.${j}.${part}`);
     this.up = new StackedLinear(parameters, names("up"), width, 4 * width);
     this.down = new StackedLinear(parameters, names("down"), 4 * width, width);
-    this.norm = new LayerNorm(parameters, `${name}.norm`, width);
+    this.residual = new Residual(parameters, `${name}.norm`, width, rate, "post");
   }
 
   /** x [B * rows, width]: `rows` rows of every user, whose experts are `active`. Returns the same shape. */
   forward(tape: Tape, x: Variable, { top, gates }: ActiveExperts, rows: number): Variable {
     const { width, up, down } = this;
     const [batch, active] = top.shape;
-    return tape.scope(() => {
+    return this.residual.forward(tape, x, (input) => {
       const shared = { top, rows, share: active };
-      const hidden = gelu(tape, expertLinear(tape, x, up.weight, up.bias, 4 * width, shared), "none");
+      const hidden = gelu(tape, expertLinear(tape, input, up.weight, up.bias, 4 * width, shared), "none");
       const own = { top, rows, share: 1 };
       const outputs = expertLinear(tape, hidden, down.weight, down.bias, width, own);
-      const mixed = aggregate(tape, outputs, gates, { batch, active, rows, width });
-      return this.norm.forward(tape, add(tape, dropout(tape, mixed, this.rate), x));
+      return aggregate(tape, outputs, gates, { batch, active, rows, width });
     });
   }
 }

@@ -35,6 +35,30 @@ export function geluGradient(step: Step, dy: Tensor, x: Tensor, approximate: Gel
   return dx;
 }
 
+/** y = max(x, 0), elementwise. */
+export function relu(step: Step, x: Tensor): Tensor {
+  const y = step.tensor(x.shape);
+  step.run(kernels.relu, {
+    bindings: { x, y },
+    params: { count: x.size },
+    workgroups: elementGrid(x.size),
+    cost: { flops: x.size, bytes: 8 * x.size },
+  });
+  return y;
+}
+
+/** dx = dy where y = relu(x) is positive, else 0. */
+export function reluGradient(step: Step, dy: Tensor, y: Tensor): Tensor {
+  const dx = step.tensor(y.shape);
+  step.run(kernels.relu_gradient, {
+    bindings: { dy, y, dx },
+    params: { count: y.size },
+    workgroups: elementGrid(y.size),
+    cost: { flops: y.size, bytes: 12 * y.size },
+  });
+  return dx;
+}
+
 /**
  * The gated activation of Llama (SwiGLU, Shazeer 2020): y[t, j] = silu(gateUp[t, j]) * gateUp[t, F + j]. gateUp
  * [T, 2 F] is the output of one fused product; returns [T, F].
