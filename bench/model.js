@@ -50,7 +50,7 @@ export const TINY = {
 export async function randomLaser(gpu, size, prefix = "mformer") {
   const config = llamaConfig(size.backbone);
   const llama = await randomLlama(gpu, config, "f16");
-  const recommender = new laser.Bert4Rec({ ...laser.PRETRAIN, items: size.items });
+  const recommender = new laser.Bert4Rec({ ...laser.PRETRAIN.bert4rec, items: size.items });
   recommender.parameters.build(gpu, 1);
   const sizes = { ...laser.defaultConfig(), ...size.mformer, ...size.queries, prefix };
   const collaborative = (step, histories) => recommender.hiddenStates(step, histories);

@@ -98,7 +98,7 @@ t("flags, presets and config files", async () => {
   assertUserError(await trainWith("--learning-rate", "fast"), "--learning-rate", "expected a number");
   assertUserError(await trainWith("--gates", "sum"), "--gates", "weights, softmax, normalized");
   assertUserError(await trainWith("--active-experts", "4"), "activeExperts is 4", "experts");
-  assertUserError(await laser(["pretrain", "--epochs", "none"], home), "--epochs none");
+  assertUserError(await laser(["pretrain", "--epochs", "none"], home), "--epochs", "epochs is", "none");
   assertUserError(await laser(["evaluate"], home), "no run under");
   assertUserError(await laser(["train", "--unknown"], home), "--unknown");
   assertUserError(await laser(["nonsense"], home), "nonsense");

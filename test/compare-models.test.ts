@@ -19,7 +19,9 @@ t.after(async () => {
   gpu.close();
 });
 
-const kinds = ["mformer", "backbone", "laser_step"];
+const kinds = ["mformer", "bert4rec", "sasrec", "backbone", "laser_step"];
+/** Those with a frozen backbone, whose weights may be f16. */
+const frozen = ["backbone", "laser_step"];
 const dumps = await committedDumps(kinds);
 
 t("there is a dump of every kind", () => {
@@ -33,7 +35,7 @@ for (const { path } of dumps) {
   t(basename(path), async () => assertPasses(await f32.file(path)));
 }
 
-for (const { path, kind } of dumps.filter((dump) => dump.kind !== "mformer")) {
+for (const { path, kind } of dumps.filter((dump) => frozen.includes(dump.kind))) {
   t(`${basename(path)}, frozen weights in f16`, async () => {
     const report = await f16.file(path);
     assertPasses(report);

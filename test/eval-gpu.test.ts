@@ -5,7 +5,7 @@ import { rankUsers } from "../src/eval/rank.ts";
 import { rankRecommender } from "../src/eval/rank-recommender.ts";
 import { retrieve } from "../src/eval/top-items.ts";
 import { UserError } from "../src/files/user-error.ts";
-import type { Recommender } from "../src/recommenders/recommender.ts";
+import type { RankingRecommender } from "../src/recommenders/recommender.ts";
 import type { Progress } from "../src/train/progress.ts";
 import { openTestGpu } from "./gpu.ts";
 
@@ -41,7 +41,10 @@ function plainRank(scores: readonly number[], target: number, gone: ReadonlySet<
 }
 
 /** Scores a history by the table's row of its last item and the items' biases; row 0 for an empty history. */
-const recommender: Recommender = {
+const recommender: RankingRecommender = {
+  label: "table",
+  maxLength: Number.POSITIVE_INFINITY,
+  release() {},
   width: WIDTH,
   itemCount: ITEMS,
   hiddenStates() {

@@ -11,8 +11,8 @@ import { Bert4Rec } from "../src/recommenders/bert4rec.ts";
 import { loadBackbone, openBackbone } from "../src/train/backbone.ts";
 import { checkConfig, defaultConfig } from "../src/train/config.ts";
 import { trainingMemory } from "../src/train/memory.ts";
-import { PRETRAIN } from "../src/train/pretrain.ts";
 import { SILENT } from "../src/train/progress.ts";
+import { PRETRAIN } from "../src/train/recommender-settings.ts";
 import { openSession, runTexts } from "../src/train/session.ts";
 import { temporaryFolder } from "./temporary.ts";
 import { writeTinyBackbone } from "./tiny-job.ts";
@@ -144,7 +144,7 @@ t("the account of a run on Llama 2 7B", async () => {
   const files = await openBackbone(await writeTinyBackbone(join(temporaryFolder(), "backbone")));
   const data = dataset();
   const texts = runTexts(data.items, files.tokenizer, LLAMA_2, 50, CONFIG);
-  const plan = trainingMemory(CONFIG, data, LLAMA_2, texts, PRETRAIN);
+  const plan = trainingMemory(CONFIG, data, LLAMA_2, texts, PRETRAIN.bert4rec);
   const part = (name: string) => plan.parts.find((entry) => entry.name === name)!.bytes;
   // 6.6 billion weights without the head, two bytes each.
   assert.ok(Math.abs(part("backbone weights") / 2 ** 30 - 12.3) < 0.1);

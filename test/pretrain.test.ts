@@ -1,206 +1,185 @@
-/** BERT4Rec: its cloze training learns what follows what, and as a frozen recommender it reads any history. */
+/** The training of the ID recommenders: each learns what follows what, and repeats and resumes to the same bits. */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { type Dataset, makeDataset, testCase, trainingCounts } from "../src/data/dataset.ts";
-import { Random } from "../src/data/random.ts";
+import { type Dataset, testCase, trainingCounts } from "../src/data/dataset.ts";
 import { mean, recall } from "../src/eval/metrics.ts";
 import { rankRecommender } from "../src/eval/rank-recommender.ts";
 import { UserError } from "../src/files/user-error.ts";
-import type { Gpu } from "../src/gpu/device.ts";
-import type { Step } from "../src/gpu/step.ts";
-import type { Tensor } from "../src/gpu/tensor.ts";
-import { Bert4Rec } from "../src/recommenders/bert4rec.ts";
-import { loadRecommender, PRETRAIN, type PretrainSettings, pretrain } from "../src/train/pretrain.ts";
+import type { TrainableRecommender } from "../src/recommenders/recommender.ts";
+import { pretrain } from "../src/train/pretrain.ts";
+import { PRETRAIN_STATE } from "../src/train/pretrain-state.ts";
 import { type Progress, SILENT } from "../src/train/progress.ts";
+import { buildRecommender, loadTrained } from "../src/train/recommender-file.ts";
+import { PRETRAIN, type PretrainSettings } from "../src/train/recommender-settings.ts";
+import { chains } from "./chains.ts";
 import { openTestGpu } from "./gpu.ts";
 import { temporaryFolder } from "./temporary.ts";
 
-const t = suite("BERT4Rec");
+const t = suite("pretraining");
 const gpu = await openTestGpu();
 t.after(() => gpu.close());
 
-/** Every item but the last is followed by one fixed other; nobody ever meets the last. */
-function chains(users: number, items: number): Dataset {
-  const random = new Random(1, "chains");
-  const next = random.permutation(items - 1);
-  const sequences = Array.from({ length: users }, () => {
-    let item = random.below(items - 1);
-    return Uint32Array.from({ length: 8 }, () => {
-      item = next[item];
-      return item;
-    });
-  });
-  return makeDataset({
-    name: "chains",
-    users: sequences.map((_, u) => `u${u}`),
-    items: Array.from({ length: items }, (_, i) => ({ id: `i${i}`, title: `Item ${i}` })),
-    sequences,
-    provenance: { format: "test", core: 0, duplicates: "keep", dropped: [], files: [], unusedItems: 0 },
-  });
-}
+const small = <S extends PretrainSettings>(settings: S): S => ({
+  ...settings,
+  width: 16,
+  maxLength: 10,
+  batchSize: 32,
+  validateEvery: 2,
+  patience: 10,
+});
+const KINDS: Readonly<Record<string, PretrainSettings>> = {
+  "BERT4Rec from cloze": small(PRETRAIN.bert4rec),
+  "SASRec from cross-entropy": small(PRETRAIN.sasrec),
+  "SASRec from the binary loss": small({ ...PRETRAIN.sasrec, loss: "binary" }),
+};
+const valuesOf = (model: TrainableRecommender) => gpu.read(model.parameters.values) as Promise<Float32Array>;
+const home = temporaryFolder();
+let folders = 0;
+const folder = () => join(home, String(folders++));
 
-const SMALL: PretrainSettings = { ...PRETRAIN, width: 16, maxLength: 10, batchSize: 64, validateEvery: 2 };
-const valuesOf = (model: Bert4Rec) => gpu.read(model.parameters.values) as Promise<Float32Array>;
-
-t("learns a fixed successor from cloze", async () => {
-  // Poisoning every tensor costs as much as the training itself; the other tests do it.
-  gpu.poison = false;
-  const data = chains(300, 101);
-  const settings = {
-    ...SMALL,
-    width: 32,
-    dropout: 0.1,
-    learningRate: 5e-3,
-    epochs: 24,
-    patience: 24,
-    validateEvery: 24,
-  };
-  const { model } = await pretrain(gpu, data, settings, join(temporaryFolder(), "a"), SILENT);
+/** Recall@10 of the test items. By chance: 10 of 101. */
+async function hits(model: TrainableRecommender, data: Dataset): Promise<number> {
   const cases = data.sequences.map((sequence) => testCase(sequence)!);
   const { rank } = await rankRecommender(gpu, model, cases, { excludeSeen: false });
-  const hits = mean(rank, (r) => recall(r, 10));
-  // By chance: 10 of 101.
-  assert.ok(hits > 0.6, `Recall@10 ${hits}`);
-  const untrained = new Bert4Rec(model.sizes);
-  untrained.parameters.build(gpu, 1);
-  const before = await rankRecommender(gpu, untrained, cases, { excludeSeen: false });
-  assert.ok(mean(before.rank, (r) => recall(r, 10)) < 0.3);
-  gpu.poison = true;
-  untrained.release(gpu);
-  model.release(gpu);
-});
-
-/** Aborts once this many epochs are done. */
-function stopAfter(epochs: number): { progress: Progress; signal: AbortSignal } {
-  const controller = new AbortController();
-  const update = (done: number) => {
-    if (done >= epochs) controller.abort();
-  };
-  return { progress: { ...SILENT, update }, signal: controller.signal };
+  return mean(rank, (r) => recall(r, 10));
 }
 
-t("the same bits again, after an interruption, and from the cache; other data or seeds differ", async () => {
-  const data = chains(80, 30);
-  const settings = { ...SMALL, epochs: 4 };
-  const folder = () => join(temporaryFolder(), "recommender");
-  const whole = folder();
-  const first = await pretrain(gpu, data, settings, whole, SILENT);
-  const values = await valuesOf(first.model);
-  assert.ok(first.bestEpoch === 2 || first.bestEpoch === 4);
-  assert.ok(values.every(Number.isFinite));
+for (const [name, settings] of Object.entries(KINDS)) {
+  t(`${name} learns a fixed successor`, async () => {
+    // Poisoning every tensor costs as much as the training itself; the other tests do it.
+    gpu.poison = false;
+    const data = chains(300, 101);
+    const epochs = 24;
+    const { model } = await pretrain(
+      gpu,
+      data,
+      {
+        ...settings,
+        width: 32,
+        dropout: 0.1,
+        batchSize: 64,
+        learningRate: 5e-3,
+        epochs,
+        validateEvery: epochs,
+      },
+      folder(),
+      SILENT,
+    );
+    const untrained = buildRecommender(gpu, data, settings);
+    const [after, before] = [await hits(model, data), await hits(untrained, data)];
+    assert.ok(after > 0.6 && before < 0.3, `Recall@10 ${before}, then ${after}`);
+    gpu.poison = true;
+    untrained.release(gpu);
+    model.release(gpu);
+  });
 
-  const resumed = folder();
-  const { progress, signal } = stopAfter(2);
-  const half = await pretrain(gpu, data, settings, resumed, progress, signal);
-  assert.is(half.interrupted, true);
-  assert.is(await loadRecommender(gpu, data, settings, resumed), null);
-  const rest = await pretrain(gpu, data, settings, resumed, SILENT);
-  assert.is(rest.interrupted, false);
-  assert.equal(await valuesOf(rest.model), values);
+  t(`${name}: the same bits again, after interruptions, and from the cache; other seeds differ`, async () => {
+    const data = chains(80, 30);
+    const short = { ...settings, epochs: 4 };
+    const whole = folder();
+    const first = await pretrain(gpu, data, short, whole, SILENT);
+    const values = await valuesOf(first.model);
+    assert.ok(first.bestEpoch === 2 || first.bestEpoch === 4);
+    assert.ok(values.every(Number.isFinite));
 
-  const cached = await pretrain(gpu, data, settings, whole, SILENT);
-  assert.is(cached.bestEpoch, null);
-  assert.equal(await valuesOf(cached.model), values);
+    // 80 users are 3 updates an epoch: inside the first epoch, at its end, inside the third, after a validation.
+    const resumed = folder();
+    for (const times of [2, 1, 7]) {
+      const half = await pretrain(gpu, data, short, resumed, SILENT, stopAfter(times));
+      assert.is(half.interrupted, true);
+      assert.is(await loadTrained(gpu, data, short, resumed), null);
+      assert.ok(existsSync(join(resumed, PRETRAIN_STATE)));
+      half.model.release(gpu);
+    }
+    const told: string[] = [];
+    const rest = await pretrain(gpu, data, short, resumed, saying(told));
+    assert.is(rest.interrupted, false);
+    assert.equal(await valuesOf(rest.model), values);
+    assert.is(rest.bestEpoch, first.bestEpoch);
+    assert.is(told.length, 2, "of four epochs, two were left");
+    assert.not.ok(existsSync(join(resumed, PRETRAIN_STATE)));
 
-  const other = await pretrain(gpu, data, { ...settings, seed: 2 }, folder(), SILENT);
-  assert.not.equal(await valuesOf(other.model), values);
-  await loadRecommender(gpu, chains(81, 30), settings, whole).then(
+    const cached = await pretrain(gpu, data, short, whole, SILENT);
+    assert.is(cached.bestEpoch, null);
+    assert.equal(await valuesOf(cached.model), values);
+
+    const other = await pretrain(gpu, data, { ...short, seed: 2 }, folder(), SILENT);
+    assert.not.equal(await valuesOf(other.model), values);
+    await refused(loadTrained(gpu, chains(81, 30), short, whole), /it is of other data/);
+    for (const { model } of [first, rest, cached, other]) model.release(gpu);
+  });
+}
+
+/** A signal that aborts once it has been asked this many times: it is asked before every update and after an epoch. */
+function stopAfter(times: number): AbortSignal {
+  let asked = 0;
+  return {
+    get aborted() {
+      return ++asked > times;
+    },
+  } as AbortSignal;
+}
+
+function saying(told: string[]): Progress {
+  return { ...SILENT, update: (_done, text) => told.push(text ?? "") };
+}
+
+async function refused(work: Promise<unknown>, message: RegExp): Promise<void> {
+  await work.then(
     () => assert.unreachable(),
     (error: unknown) => {
       assert.instance(error, UserError);
-      assert.match((error as Error).message, /trained on other data/);
+      assert.match((error as Error).message, message);
     },
   );
-  for (const { model } of [first, half, rest, cached, other]) model.release(gpu);
-});
-
-/** Runs a recording and reads its result. */
-async function valuesFrom(
-  on: Gpu,
-  record: (step: Step) => Tensor,
-): Promise<{ shape: readonly number[]; values: Float32Array }> {
-  const step = on.step("test");
-  const tensor = record(step);
-  const read = step.readFloats(tensor);
-  await step.submit();
-  return { shape: tensor.shape, values: await read };
 }
 
-const ITEMS = 30;
-const frozen = new Bert4Rec({ items: ITEMS, width: 16, heads: 2, blocks: 2, maxLength: 12, dropout: 0.5 });
-frozen.parameters.build(gpu, 3);
-const hidden = (histories: readonly ArrayLike<number>[]) =>
-  valuesFrom(gpu, (step) => frozen.hiddenStates(step, histories));
-
-t("hidden states: a row an item; a batch gives each history the bits it has alone", async () => {
-  const random = new Random(1, "histories");
-  const histories = [1, 12, 5, 1, 7, 12, 3, 9].map((n) =>
-    Array.from({ length: n }, () => random.below(ITEMS)),
+t("what another recommender left in a folder is refused", async () => {
+  const data = chains(20, 30);
+  const own = folder();
+  const [bert4rec, sasrec] = [KINDS["BERT4Rec from cloze"], KINDS["SASRec from cross-entropy"]];
+  const { model } = await pretrain(gpu, data, { ...bert4rec, epochs: 1 }, own, SILENT);
+  await refused(loadTrained(gpu, data, sasrec, own), /it is bert4rec, not sasrec/);
+  await refused(
+    loadTrained(gpu, data, { ...bert4rec, width: 8 }, own),
+    /items.weight has shape \[31,16\], expected \[31,8\]/,
   );
-  const { shape, values } = await hidden(histories);
-  assert.equal(shape, [50, 16]);
-  let row = 0;
-  for (const history of histories) {
-    const alone = await hidden([history]);
-    assert.equal(alone.shape, [history.length, 16]);
-    assert.equal(values.slice(row * 16, (row + history.length) * 16), alone.values);
-    row += history.length;
-  }
-  // No dropout, whatever the model's rate.
-  assert.equal((await hidden(histories)).values, values);
+  const half = folder();
+  const stopped = await pretrain(gpu, data, bert4rec, half, SILENT, stopAfter(1));
+  await refused(pretrain(gpu, data, sasrec, half, SILENT), /pretrain.safetensors: not the state of this/);
+  for (const each of [model, stopped.model]) each.release(gpu);
 });
 
-t("hidden states depend on items before and after, and on their order", async () => {
-  const rows = async (history: number[]) => {
-    const { values } = await hidden([history]);
-    return history.map((_, i) => values.slice(16 * i, 16 * i + 16));
-  };
-  const [first, , third] = await rows([1, 2, 3]);
-  assert.not.equal((await rows([1, 2, 4]))[0], first);
-  assert.not.equal((await rows([4, 2, 3]))[2], third);
-  assert.not.equal((await rows([2, 1, 3]))[2], third);
-});
-
-t("an item it cannot know is read as the mask", async () => {
-  const masked = (await hidden([[4, frozen.mask, 6]])).values;
-  assert.equal((await hidden([[4, ITEMS + 5, 6]])).values, masked);
-  const seen = (await hidden([[4, 5, 6]])).values;
-  assert.not.equal(seen, masked);
-  // Training never showed item 5.
-  const counts = new Uint32Array(ITEMS).fill(2);
-  counts[5] = 0;
-  frozen.setKnown(counts);
-  assert.equal((await hidden([[4, 5, 6]])).values, masked);
-  frozen.setKnown(new Uint32Array(ITEMS).fill(1));
-  assert.equal((await hidden([[4, 5, 6]])).values, seen);
+t("a dataset that nothing can be learned from is refused", async () => {
+  const data = chains(5, 30);
+  const pairs = { ...data, sequences: data.sequences.map((sequence) => sequence.slice(0, 3)) };
+  const sasrec = KINDS["SASRec from cross-entropy"];
+  await refused(
+    pretrain(gpu, pairs, sasrec, folder(), SILENT),
+    /chains: no user has 2 training items; SASRec/,
+  );
 });
 
 t("pretraining marks the items it never showed", async () => {
   const data = chains(20, 30);
   const counts = trainingCounts(data);
-  const never = counts.indexOf(0);
-  assert.ok(never >= 0 && counts[29] === 0);
-  const { model } = await pretrain(gpu, data, { ...SMALL, epochs: 1 }, join(temporaryFolder(), "b"), SILENT);
-  const states = (history: number[]) => valuesFrom(gpu, (step) => model.hiddenStates(step, [history]));
+  assert.is(counts[29], 0);
   const known = counts.findIndex((count) => count > 0);
-  assert.equal((await states([known, 29])).values, (await states([known, model.mask])).values);
-  assert.not.equal((await states([known, known])).values, (await states([known, model.mask])).values);
-  model.release(gpu);
+  for (const settings of Object.values(KINDS)) {
+    const { model } = await pretrain(gpu, data, { ...settings, epochs: 1 }, folder(), SILENT);
+    const states = async (history: number[]) => {
+      const step = gpu.step("states");
+      const read = step.readFloats(model.hiddenStates(step, [history]));
+      await step.submit();
+      return read;
+    };
+    // The mask's or padding's id follows the items'.
+    assert.equal(await states([known, 29]), await states([known, 30]), model.label);
+    assert.not.equal(await states([known, known]), await states([known, 30]));
+    model.release(gpu);
+  }
 });
-
-t(
-  "ranking reads the newest items that leave room for the mask; hidden states refuse what is too long",
-  async () => {
-    const long = Array.from({ length: 40 }, (_, i) => i % ITEMS);
-    const ranked = (histories: number[][]) => valuesFrom(gpu, (step) => frozen.ranking(step, histories).h);
-    assert.equal((await ranked([long])).values, (await ranked([long.slice(-11)])).values);
-    assert.not.equal((await ranked([long])).values, (await ranked([long.slice(-10)])).values);
-    const step = gpu.step("too long");
-    assert.throws(() => frozen.hiddenStates(step, [long]), /a history of 40 items; expected 1 to 12/);
-    assert.throws(() => frozen.hiddenStates(step, [[]]), /a history of 0 items/);
-    await step.submit();
-  },
-);
 
 t.run();

@@ -6,9 +6,9 @@ import type { Gpu } from "../src/gpu/device.ts";
 import { loadBackbone, openBackbone } from "../src/train/backbone.ts";
 import { type Config, checkConfig, defaultConfig } from "../src/train/config.ts";
 import type { Job } from "../src/train/job.ts";
-import { PRETRAIN } from "../src/train/pretrain.ts";
 import { SILENT } from "../src/train/progress.ts";
 import { trainedRecommender } from "../src/train/recommender.ts";
+import { PRETRAIN } from "../src/train/recommender-settings.ts";
 import { writeTinyBackbone, writeTinyData } from "./tiny-job.ts";
 
 /** The tiny data, recommender and backbone of tiny-job.ts, opened in this process; everything lies under `folder`. */
@@ -16,7 +16,7 @@ export async function openTinyJob(gpu: Gpu, folder: string): Promise<Job> {
   const dataset = prepare(await detectAndRead(writeTinyData(join(folder, "raw")), () => {}));
   const source = join(folder, "data");
   await saveDataset(source, dataset);
-  const settings = { ...PRETRAIN, width: 8, heads: 2, blocks: 1, epochs: 2 };
+  const settings = { ...PRETRAIN.bert4rec, width: 8, heads: 2, blocks: 1, epochs: 2 };
   const options = { progress: SILENT, folder: join(folder, "recommender") };
   const recommender = await trainedRecommender(gpu, dataset, settings, options);
   const files = await openBackbone(await writeTinyBackbone(join(folder, "backbone")));

@@ -1,4 +1,5 @@
 import type { Tensor } from "../gpu/tensor.ts";
+import { binaryLoss, binaryLossGradient } from "../ops/binary-loss.ts";
 import { crossEntropy, crossEntropyGradient, normalizeRows, normalizeRowsGradient } from "../ops/item-set.ts";
 import { sum } from "../ops/reduce.ts";
 import type { Parameter } from "./parameters.ts";
@@ -48,6 +49,23 @@ export function itemCrossEntropy(
       h,
       crossEntropyGradient(step, h.value, side.items, target, lse, dLosses, scale, side.bias, into),
     );
+  });
+  return total;
+}
+
+/**
+ * Binary cross-entropy of every row's true item against one false item. h [T, d]; pair [2 T, d] holds the true items'
+ * rows, then the false ones'. The loss is the mean over the rows; returns the sum of the rows' losses, a scalar tensor.
+ */
+export function binaryCrossEntropy(tape: Tape, h: Variable, pair: Variable): Tensor {
+  const { step } = tape;
+  const { losses, slopes } = binaryLoss(step, h.value, pair.value);
+  const total = sum(step, losses);
+  step.free(losses);
+  tape.loss([slopes], () => {
+    const { dh, dPair } = binaryLossGradient(step, h.value, pair.value, slopes, 1 / h.value.shape[0]);
+    tape.give(h, dh);
+    tape.give(pair, dPair);
   });
   return total;
 }

@@ -46,13 +46,7 @@ async function addItems(folder: string, file: string, flags: { readonly adapter?
   // The item encoder, which made E: what it embeds lies in the same space.
   gpu.write(laser.parameters.values, artifact.item);
   const all = [...items, ...fresh];
-  const texts = runTexts(
-    all,
-    backbone.tokenizer,
-    backbone.decoder.config,
-    recommender.sizes.maxLength,
-    config,
-  );
+  const texts = runTexts(all, backbone.tokenizer, backbone.decoder.config, recommender.maxLength, config);
   const inputs = fresh.map((_, i) => texts.item(items.length + i));
   const rows = await encodeAll(gpu, laser, inputs, config.tokenBudget, progress, "encoding items");
   const embeddings = new Float32Array(added.embeddings.length + rows.length);

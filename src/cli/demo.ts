@@ -14,9 +14,9 @@ import { openData, SHOP } from "../train/data-source.ts";
 import { encodeAll } from "../train/encode.ts";
 import { rankLaser, rankReferences } from "../train/evaluate.ts";
 import { type Job, runOf } from "../train/job.ts";
-import { PRETRAIN, type PretrainSettings } from "../train/pretrain.ts";
 import { SILENT } from "../train/progress.ts";
 import { trainedRecommender } from "../train/recommender.ts";
+import { PRETRAIN, type PretrainSettings } from "../train/recommender-settings.ts";
 import type { Session } from "../train/session.ts";
 import { adapterOption, openGpu } from "./adapter.ts";
 import { duration, terminalProgress } from "./progress.ts";
@@ -36,7 +36,7 @@ interface DemoSettings {
  */
 export const DEMO: DemoSettings = {
   folder: join("runs", "demo"),
-  pretrain: { ...PRETRAIN, batchSize: 32, epochs: 60 },
+  pretrain: { ...PRETRAIN.bert4rec, batchSize: 32, epochs: 60 },
   laser: {
     ...defaultConfig(),
     mformerWidth: 64,

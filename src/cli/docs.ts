@@ -4,7 +4,8 @@ import type { Command } from "commander";
 import { writeFileAtomic } from "../files/atomic.ts";
 import { repositoryRoot } from "../llm/locate.ts";
 import { ABLATIONS } from "../train/ablations.ts";
-import { FIELDS, type Field, PRESETS } from "../train/config.ts";
+import { FIELDS, PRESETS } from "../train/config.ts";
+import type { Field } from "../train/fields.ts";
 import { asFlags, defaultText, flagOf } from "./flags.ts";
 
 const NOTE = "<!-- Made by `node dist/cli.js docs --write` from the program itself. Do not edit. -->";

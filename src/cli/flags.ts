@@ -1,7 +1,8 @@
 import { type Command, Option } from "commander";
 import { UserError } from "../files/user-error.ts";
 import { ABLATIONS } from "../train/ablations.ts";
-import { type Config, type ConfigName, defaultConfig, FIELDS, type Field, overlay } from "../train/config.ts";
+import { type Config, type ConfigName, defaultConfig, FIELDS, overlay } from "../train/config.ts";
+import type { Field } from "../train/fields.ts";
 
 /** A parser of whole numbers from `least` on. Throws UserError naming the flag. */
 export function wholeNumber(flag: string, least: number): (text: string) => number {
@@ -54,9 +55,13 @@ export function defaultText(field: Field): string {
 
 const table = Object.entries(FIELDS) as [ConfigName, Field][];
 
-/** Adds one flag for every field of the configuration. No flag has a default here: only what was given counts. */
+/**
+ * Adds one flag for every field of the configuration that the command has no flag of its own for. No flag has a default
+ * here: only what was given counts.
+ */
 export function addConfigFlags(command: Command): Command {
   for (const [name, field] of table) {
+    if (command.options.some(({ long }) => long === flagOf(name))) continue;
     const help = `${field.help} (default: ${defaultText(field)})`;
     command.addOption(
       new Option(`${flagOf(name)} <${valueHint(field)}>`, help).helpGroup("Hyper-parameters:"),
@@ -94,7 +99,7 @@ export function configFromFlags(
 }
 
 /** The value of a flag's text; what cannot be parsed stays text, for the validation to name. */
-function parseValue(field: Field, text: string): unknown {
+export function parseValue(field: Field, text: string): unknown {
   if (field.kind === "flag") return text === "true" ? true : text === "false" ? false : text;
   if (field.kind === "choice" || text.trim() === "" || Number.isNaN(Number(text))) return text;
   return Number(text);

@@ -3,7 +3,7 @@ import { openData, SHOP } from "../train/data-source.ts";
 import { trainedRecommender } from "../train/recommender.ts";
 import { adapterOption, openGpu } from "./adapter.ts";
 import { listenForInterrupt } from "./interrupt.ts";
-import { addPretrainFlags, pretrainSettings } from "./pretrain-flags.ts";
+import { addPretrainFlags, settingsFromFlags } from "./pretrain-flags.ts";
 import { terminalProgress } from "./progress.ts";
 
 interface PretrainFlags extends Record<string, unknown> {
@@ -13,23 +13,26 @@ interface PretrainFlags extends Record<string, unknown> {
   readonly adapter?: string;
 }
 
-/** `laser pretrain`: BERT4Rec, which gives the collaborative embeddings; kept by the hash of the data. */
+/** `laser pretrain`: the recommender that gives the collaborative embeddings; kept by the hash of the data. */
 export function registerPretrain(program: Command): void {
   const command = program
     .command("pretrain")
-    .description("train the ID recommender (BERT4Rec) that Laser reads; kept by the hash of the data")
+    .description(
+      "train the ID recommender (BERT4Rec or SASRec) that Laser reads; kept by the hash of the data",
+    )
     .addOption(dataOption())
-    .option("--out <dir>", "its folder (default: runs/recommenders/bert4rec-HASH-SHAPE)")
+    .option("--out <dir>", "its folder (default: runs/recommenders/NAME-HASH-SHAPE)")
     .option("--fresh", "train anew even if it is there already")
     .addOption(adapterOption());
   addPretrainFlags(command)
     .addHelpText(
       "after",
       `
-Stops at the best validation NDCG@10. Interrupted, it goes on when the same command runs again.
+Keeps the epoch with the best validation NDCG@10. Ctrl-C saves after the update; the same command goes on from there.
 
 Examples:
   laser pretrain --data runs/data/amazon-scientific
+  laser pretrain --data runs/data/amazon-scientific --recommender sasrec
   laser pretrain --data runs/data/mine --width 32 --heads 1 --out runs/recommenders/small`,
     )
     .action(runPretrain);
@@ -44,11 +47,11 @@ export function dataOption(): Option {
 }
 
 async function runPretrain(flags: PretrainFlags): Promise<void> {
-  const settings = pretrainSettings(flags);
+  const settings = settingsFromFlags(flags);
   const progress = terminalProgress();
   const { dataset } = await openData(flags.data, progress);
   using gpu = await openGpu(flags.adapter);
-  using interrupt = listenForInterrupt("this epoch");
+  using interrupt = listenForInterrupt("this update");
   const { out: folder, fresh } = flags;
   const { signal } = interrupt;
   const trained = await trainedRecommender(gpu, dataset, settings, { progress, folder, fresh, signal });

@@ -17,8 +17,9 @@ import {
 } from "../train/config.ts";
 import { openData, SHOP } from "../train/data-source.ts";
 import { trainingMemory } from "../train/memory.ts";
-import { loadRecommender, type PretrainSettings } from "../train/pretrain.ts";
 import { recommenderFor } from "../train/recommender.ts";
+import { loadRecommender, recommenderExtent } from "../train/recommender-file.ts";
+import type { RecommenderSettings } from "../train/recommender-settings.ts";
 import {
   describeRun,
   heldRunFolder,
@@ -34,6 +35,7 @@ import { adapterOption, openGpu } from "./adapter.ts";
 import { ablationLines, addConfigFlags, configFromFlags } from "./flags.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { terminalProgress } from "./progress.ts";
+import { givenRecommender, namedRecommender, RECOMMENDER_HELP } from "./recommender-flag.ts";
 
 interface TrainFlags extends Record<string, unknown> {
   readonly data?: string;
@@ -43,6 +45,8 @@ interface TrainFlags extends Record<string, unknown> {
   readonly config?: string;
   readonly ablation?: string;
   readonly recommender?: string;
+  readonly itemVectors?: string;
+  readonly itemIds?: string;
   readonly resume?: string | true;
   readonly adapter?: string;
 }
@@ -72,10 +76,9 @@ export function registerTrain(program: Command): void {
       "--ablation <name>",
       "a row of the paper's ablation tables, listed below; it wins over the config file",
     )
-    .option(
-      "--recommender <dir>",
-      "a folder made by laser pretrain (default: the one kept for this data, or a new one)",
-    )
+    .option("--recommender <name>", RECOMMENDER_HELP)
+    .option("--item-vectors <file>", "safetensors of item vectors made elsewhere, in place of a recommender")
+    .option("--item-ids <file>", "ids of the rows of --item-vectors: a JSON list, or one a line")
     .option("--resume [dir]", "continue the run in this folder (or in --run) from its checkpoint")
     .addOption(adapterOption());
   addConfigFlags(command)
@@ -144,7 +147,8 @@ async function askedFor(flags: TrainFlags): Promise<Asked> {
 }
 
 async function begin(flags: TrainFlags): Promise<void> {
-  const asked = await askedFor(flags);
+  const given = await givenRecommender(flags);
+  const asked = await askedFor({ ...flags, recommender: given?.name });
   let config = presetConfig(flags.preset ?? "paper");
   for (const { values, source } of asked) config = overlay(config, values, source);
   checkConfig(config, "the configuration");
@@ -156,7 +160,8 @@ async function begin(flags: TrainFlags): Promise<void> {
   using gpu = await openGpu(flags.adapter);
   using interrupt = listenForInterrupt("this update");
   const { signal } = interrupt;
-  const trained = await recommenderFor(gpu, dataset, { progress, folder: flags.recommender, signal });
+  const choice = given?.choice ?? namedRecommender(config.recommender);
+  const trained = await recommenderFor(gpu, dataset, choice, { progress, signal });
   const info = await newRunInfo(gpu, { dataset, source }, files, trained, config);
   const run: StoredRun = { folder, config, info };
   announceMemory(gpu, run, dataset, files, trained.settings);
@@ -169,7 +174,8 @@ async function begin(flags: TrainFlags): Promise<void> {
 async function resume(folder: string, flags: TrainFlags): Promise<void> {
   const run = await readRun(folder);
   const { config, info } = run;
-  const asked = await askedFor(flags);
+  const given = await givenRecommender(flags);
+  const asked = await askedFor({ ...flags, recommender: given?.name });
   if (flags.preset !== undefined)
     asked.unshift({ values: presetFields(flags.preset), source: `--preset ${flags.preset}` });
   refuseChanges(run, asked);
@@ -180,8 +186,10 @@ async function resume(folder: string, flags: TrainFlags): Promise<void> {
       `${flags.data ?? info.data.source} is not the data that the run ${folder} began with (hash ${dataset.hash.slice(0, 12)}, expected ${info.data.hash.slice(0, 12)}); restore it, or start a new run`,
     );
   }
-  if (flags.recommender)
-    throw new UserError(`--recommender: the run ${folder} has its own copy; leave it out to resume`);
+  if (given && !("name" in given.choice))
+    throw new UserError(
+      `${flags.itemVectors ? "--item-vectors" : "--recommender"}: the run ${folder} has its own copy; leave it out to resume`,
+    );
   const files = await openBackbone(flags.backbone ?? info.backbone.directory);
   const changed = changedFile(info.backbone.fingerprint, await fingerprint(files.directory));
   if (changed) {
@@ -219,9 +227,15 @@ function announceMemory(
   { config }: StoredRun,
   dataset: Parameters<typeof trainingMemory>[1],
   files: Awaited<ReturnType<typeof openBackbone>>,
-  settings: PretrainSettings,
+  settings: RecommenderSettings,
 ): void {
-  const texts = runTexts(dataset.items, files.tokenizer, files.config, settings.maxLength, config);
+  const texts = runTexts(
+    dataset.items,
+    files.tokenizer,
+    files.config,
+    recommenderExtent(dataset.items.length, settings).maxLength,
+    config,
+  );
   const plan = trainingMemory(config, dataset, files.config, texts, settings);
   console.error(describeMemory(plan));
   checkMemory(plan, {

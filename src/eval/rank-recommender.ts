@@ -1,5 +1,5 @@
 import type { Gpu } from "../gpu/device.ts";
-import type { Recommender } from "../recommenders/recommender.ts";
+import type { RankingRecommender } from "../recommenders/recommender.ts";
 import { type Progress, SILENT } from "../train/progress.ts";
 import { type Ranks, rankBatches } from "./rank.ts";
 import { type RankingCase, seenItems } from "./seen.ts";
@@ -16,7 +16,7 @@ const BATCH = 512;
  */
 export async function rankRecommender(
   gpu: Gpu,
-  recommender: Recommender,
+  recommender: RankingRecommender,
   cases: readonly RankingCase[],
   options: { readonly excludeSeen: boolean; readonly progress?: Progress; readonly label?: string },
 ): Promise<Ranks> {

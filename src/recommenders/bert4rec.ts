@@ -13,8 +13,9 @@ import { SelfAttention } from "../nn/attention.ts";
 import { FeedForward } from "../nn/feed-forward.ts";
 import { LayerNorm } from "../nn/layer-norm.ts";
 import { Linear, WEIGHT_INITIAL, ZERO } from "../nn/linear.ts";
-import { type Packed, packed } from "../ops/packed.ts";
-import type { RankingSide, Recommender } from "./recommender.ts";
+import type { MaskedBatch } from "./cloze.ts";
+import { ItemInput, type PackedItems } from "./item-input.ts";
+import type { RankingSide, TrainableRecommender } from "./recommender.ts";
 
 export interface Bert4RecSizes {
   readonly items: number;
@@ -27,16 +28,10 @@ export interface Bert4RecSizes {
   readonly dropout: number;
 }
 
-/** A training example: item ids with some replaced by the mask, and the ids that were there. */
-export interface MaskedBatch {
-  readonly sequences: readonly (readonly number[])[];
-  /** Packed rows that are masked, and their true items. */
-  readonly maskedRows: Uint32Array<ArrayBuffer>;
-  readonly targets: Uint32Array<ArrayBuffer>;
-}
-
-export class Bert4Rec implements Recommender {
+export class Bert4Rec implements TrainableRecommender<MaskedBatch> {
+  readonly label = "BERT4Rec";
   readonly parameters = new Parameters();
+  private readonly input: ItemInput;
   private readonly table: Parameter;
   private readonly positions: Parameter;
   private readonly norm: LayerNorm;
@@ -44,12 +39,12 @@ export class Bert4Rec implements Recommender {
   private readonly head: Linear;
   private readonly headNorm: LayerNorm;
   private readonly itemBias: Parameter;
-  /** Items that training never showed: read as the mask, since their embedding means nothing. */
-  private known: Uint8Array | null = null;
 
   constructor(readonly sizes: Bert4RecSizes) {
     const { items, width, heads, maxLength, dropout: rate } = sizes;
     const p = this.parameters;
+    // An unknown item is read as the mask: its own embedding means nothing.
+    this.input = new ItemInput(items, maxLength, this.mask);
     this.table = p.declare("items.weight", [items + 1, width], WEIGHT_INITIAL);
     this.positions = p.declare("positions.weight", [maxLength, width], WEIGHT_INITIAL);
     this.norm = new LayerNorm(p, "norm", width);
@@ -75,34 +70,26 @@ export class Bert4Rec implements Recommender {
     return this.sizes.items;
   }
 
+  get maxLength(): number {
+    return this.sizes.maxLength;
+  }
+
   /** The id of the mask. */
   get mask(): number {
     return this.sizes.items;
   }
 
-  /** Declares which items training saw; the others are read as the mask. */
   setKnown(counts: ArrayLike<number>): void {
-    this.known = Uint8Array.from({ length: this.sizes.items }, (_, i) => (counts[i] > 0 ? 1 : 0));
+    this.input.setKnown(counts);
   }
 
-  /** The id under which the model reads an item. */
-  private inputId(item: number): number {
-    return item < this.sizes.items && (!this.known || this.known[item]) ? item : this.mask;
-  }
-
-  private encode(tape: Tape, ids: Uint32Array<ArrayBuffer>, sequences: Packed): Variable {
+  /** Item and position embeddings, then the blocks: the last hidden states [sum N, width]. */
+  private encode(tape: Tape, { ids, places, sequences }: PackedItems): Variable {
     const { step } = tape;
-    const rate = this.sizes.dropout;
-    const places = new Uint32Array(ids.length);
-    let row = 0;
-    // Positions count back from the end, as with left padding: the item to predict always has the last one.
-    for (const length of sequences.lengths) {
-      for (let i = 0; i < length; i++) places[row++] = this.sizes.maxLength - length + i;
-    }
     const embedded = tape.scope(() => {
       const items = embedding(tape, this.table, ids, step.upload(ids));
       const positions = embedding(tape, this.positions, places, step.upload(places));
-      return dropout(tape, this.norm.forward(tape, add(tape, items, positions)), rate);
+      return dropout(tape, this.norm.forward(tape, add(tape, items, positions)), this.sizes.dropout);
     });
     const stages = this.blocks.flatMap(({ attention, feedForward }) => [
       (x: Variable) => attention.forward(tape, x, sequences),
@@ -124,11 +111,9 @@ export class Bert4Rec implements Recommender {
     };
   }
 
-  /** Records loss and gradients of one masked batch; returns the sum of the masked positions' losses [1]. */
-  trainStep(step: Step, batch: MaskedBatch, key: { seed: number; step: number }): Tensor {
+  trainStep(step: Step, batch: MaskedBatch, key: { seed: number; step: number } | null): Tensor {
     const tape = new Tape(step, { gradients: true, dropout: key });
-    const { ids, sequences } = this.pack(step, batch.sequences);
-    const hidden = this.encode(tape, ids, sequences);
+    const hidden = this.encode(tape, this.input.pack(step, batch.sequences));
     const masked = gatherRows(tape, hidden, step.upload(batch.maskedRows));
     const predicted = this.predict(tape, masked);
     const loss = itemCrossEntropy(tape, predicted, this.itemSide(true), step.upload(batch.targets), 1);
@@ -136,52 +121,23 @@ export class Bert4Rec implements Recommender {
     return loss;
   }
 
-  private pack(
-    step: Step,
-    histories: readonly ArrayLike<number>[],
-  ): { ids: Uint32Array<ArrayBuffer>; sequences: Packed } {
-    const lengths = histories.map((history) => {
-      if (history.length < 1 || history.length > this.sizes.maxLength) {
-        throw new Error(`a history of ${history.length} items; expected 1 to ${this.sizes.maxLength}`);
-      }
-      return history.length;
-    });
-    const sequences = packed(step, lengths);
-    const ids = new Uint32Array(sequences.total);
-    let row = 0;
-    for (const history of histories) for (let i = 0; i < history.length; i++) ids[row++] = history[i];
-    return { ids, sequences };
-  }
-
-  /** The newest items that fit `room` positions, as input ids. */
-  private read(history: ArrayLike<number>, room: number): number[] {
-    const from = Math.max(0, history.length - room);
-    return Array.from({ length: history.length - from }, (_, i) => this.inputId(history[from + i]));
-  }
-
   hiddenStates(step: Step, histories: readonly ArrayLike<number>[]): Tensor {
     const tape = new Tape(step, { gradients: false, dropout: null });
-    const inputs = histories.map((history) => this.read(history, history.length));
-    const { ids, sequences } = this.pack(step, inputs);
-    return this.encode(tape, ids, sequences).value;
+    const inputs = histories.map((history) => this.input.newest(history));
+    return this.encode(tape, this.input.pack(step, inputs)).value;
   }
 
   ranking(step: Step, histories: readonly ArrayLike<number>[]): RankingSide {
     const tape = new Tape(step, { gradients: false, dropout: null });
-    const inputs = histories.map((history) => [...this.read(history, this.sizes.maxLength - 1), this.mask]);
-    const { ids, sequences } = this.pack(step, inputs);
-    const hidden = this.encode(tape, ids, sequences);
-    let end = 0;
-    const last = Uint32Array.from(inputs, (input) => {
-      end += input.length;
-      return end - 1;
-    });
-    const predicted = this.predict(tape, gatherRows(tape, hidden, step.upload(last)));
+    const room = this.sizes.maxLength - 1;
+    const inputs = histories.map((history) => [...this.input.newest(history, room), this.mask]);
+    const packed = this.input.pack(step, inputs);
+    const hidden = this.encode(tape, packed);
+    const predicted = this.predict(tape, gatherRows(tape, hidden, step.upload(packed.last)));
     const { items, bias } = this.itemSide(false);
     return { h: predicted.value, items, bias };
   }
 
-  /** Ends the model's GPU memory. */
   release(gpu: Gpu): void {
     this.parameters.release(gpu);
   }

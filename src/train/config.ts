@@ -5,55 +5,17 @@
 import { readFile } from "node:fs/promises";
 import { TEMPLATES, type TemplateName } from "../data/template.ts";
 import { UserError } from "../files/user-error.ts";
-
-interface NumberField {
-  readonly kind: "integer" | "number";
-  readonly default: number;
-  readonly min: number;
-  readonly max?: number;
-  readonly help: string;
-}
-interface OptionalNumberField {
-  readonly kind: "number-or-off";
-  readonly default: number | null;
-  readonly min: number;
-  readonly help: string;
-}
-interface ChoiceField<T extends string> {
-  readonly kind: "choice";
-  readonly default: T;
-  readonly choices: readonly T[];
-  readonly help: string;
-}
-interface FlagField {
-  readonly kind: "flag";
-  readonly default: boolean;
-  readonly help: string;
-}
-export type Field = NumberField | OptionalNumberField | ChoiceField<string> | FlagField;
-
-const integer = (value: number, min: number, help: string, max?: number): NumberField => ({
-  kind: "integer",
-  default: value,
-  min,
-  max,
-  help,
-});
-const number = (value: number, min: number, help: string, max?: number): NumberField => ({
-  kind: "number",
-  default: value,
-  min,
-  max,
-  help,
-});
-const choice = <T extends string>(value: T, choices: readonly T[], help: string): ChoiceField<T> => ({
-  kind: "choice",
-  default: value,
-  choices,
-  help,
-});
-
-const flag = (value: boolean, help: string): FlagField => ({ kind: "flag", default: value, help });
+import {
+  checkValue,
+  choice,
+  type Field,
+  type FieldValue,
+  flag,
+  integer,
+  number,
+  type OptionalNumberField,
+} from "./fields.ts";
+import { RECOMMENDER_NAMES, type RecommenderName } from "./recommender-settings.ts";
 
 /** The table. Symbols are the paper's. */
 export const FIELDS = {
@@ -61,6 +23,11 @@ export const FIELDS = {
   users: integer(0, 0, "train and evaluate on this many users, chosen by the seed (0: all)"),
   template: choice<TemplateName>("paper", TEMPLATES, "hard prompt (section 4.1, Table 5)"),
   maxHistory: integer(10, 1, "newest items a text shows (authors' code: 10)"),
+  recommender: choice<RecommenderName>(
+    "bert4rec",
+    RECOMMENDER_NAMES,
+    "frozen ID recommender underneath (Figure 5); vectors: item vectors made elsewhere",
+  ),
   weights: choice("f16", ["f16", "f32"], "storage of the frozen backbone in GPU memory"),
 
   prefix: choice(
@@ -134,18 +101,8 @@ export const FIELDS = {
   checkpointSteps: integer(200, 1, "updates between checkpoints; there is one after every epoch as well"),
 } as const;
 
-type Value<F> = F extends { kind: "choice"; default: infer D }
-  ? F extends ChoiceField<infer T>
-    ? T
-    : D
-  : F extends { kind: "number-or-off" }
-    ? number | null
-    : F extends { kind: "flag" }
-      ? boolean
-      : number;
-
 /** A complete, validated configuration. */
-export type Config = { -readonly [K in keyof typeof FIELDS]: Value<(typeof FIELDS)[K]> };
+export type Config = { -readonly [K in keyof typeof FIELDS]: FieldValue<(typeof FIELDS)[K]> };
 export type ConfigName = keyof Config;
 
 /** The paper's choices are the defaults; `authors` is what the published code does. */
@@ -166,32 +123,6 @@ const fields = FIELDS as unknown as Readonly<Record<string, Field>>;
 /** All defaults. */
 export function defaultConfig(): Config {
   return Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.default])) as Config;
-}
-
-/** Checks one value. Throws UserError naming `source` and the field. */
-function checkValue(name: string, value: unknown, source: string): unknown {
-  const field = fields[name];
-  const fail = (expected: string): never => {
-    const written = typeof value === "number" ? value : JSON.stringify(value);
-    throw new UserError(`${source}: ${name} is ${written}; expected ${expected}`);
-  };
-  switch (field.kind) {
-    case "flag":
-      return typeof value === "boolean" ? value : fail("true or false");
-    case "choice":
-      return field.choices.includes(value as string) ? value : fail(`one of ${field.choices.join(", ")}`);
-    case "number-or-off":
-      if (value === null || value === "off") return null;
-      return typeof value === "number" && Number.isFinite(value) && value > field.min
-        ? value
-        : fail(`a number above ${field.min}, or off`);
-    default: {
-      const range = `${field.kind === "integer" ? "a whole number" : "a number"} from ${field.min}${field.max === undefined ? "" : ` to ${field.max}`}`;
-      const whole = field.kind === "number" || Number.isSafeInteger(value);
-      if (typeof value !== "number" || !Number.isFinite(value) || !whole) return fail(range);
-      return value < field.min || value > (field.max ?? Number.POSITIVE_INFINITY) ? fail(range) : value;
-    }
-  }
 }
 
 /** The field whose name differs least from a misspelt one. */
@@ -220,7 +151,7 @@ export function overlay(base: Config, values: Readonly<Record<string, unknown>>,
     if (!Object.hasOwn(fields, name)) {
       throw new UserError(`${source}: unknown field ${JSON.stringify(name)}; did you mean ${nearest(name)}?`);
     }
-    config[name] = checkValue(name, value, source);
+    config[name] = checkValue(fields[name], name, value, source);
   }
   return config as Config;
 }

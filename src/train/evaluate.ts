@@ -1,4 +1,4 @@
-import { trainingSequence } from "../data/dataset.ts";
+import { type Dataset, trainingSequence } from "../data/dataset.ts";
 import type { EvaluationCases } from "../eval/cases.ts";
 import { rankUsers } from "../eval/rank.ts";
 import { rankByCounts } from "../eval/rank-counts.ts";
@@ -7,37 +7,52 @@ import { seenItems } from "../eval/seen.ts";
 import type { MethodRanks } from "../eval/summary.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import type { Bert4Rec } from "../recommenders/bert4rec.ts";
 import { Markov } from "../recommenders/markov.ts";
 import { Popularity } from "../recommenders/popularity.ts";
+import { canRank, type Recommender } from "../recommenders/recommender.ts";
 import { encodeAll } from "./encode.ts";
 import type { Progress } from "./progress.ts";
 import type { Session } from "./session.ts";
 
-/** Ranks of the reference rows of every report: popularity, Markov-1 and the frozen recommender underneath. */
+/** Ranks of the reference rows of every report: popularity, Markov-1 and, if it can rank, the frozen recommender. */
 export async function rankReferences(
   gpu: Gpu,
-  session: Pick<Session, "dataset"> & { readonly recommender: Bert4Rec },
-  { cases }: EvaluationCases,
+  { dataset, recommender }: Pick<Session, "dataset" | "recommender">,
+  evaluation: EvaluationCases,
   excludeSeen: boolean,
   progress: Progress,
 ): Promise<MethodRanks[]> {
-  const { dataset, recommender } = session;
+  const counted = rankCounts(dataset, evaluation, excludeSeen);
+  const own = await rankFrozen(gpu, recommender, evaluation, excludeSeen, progress);
+  return own ? [...counted, own] : counted;
+}
+
+/** Ranks by popularity and by Markov-1. */
+export function rankCounts(
+  dataset: Dataset,
+  { cases }: EvaluationCases,
+  excludeSeen: boolean,
+): MethodRanks[] {
   const sequences = dataset.sequences.map(trainingSequence);
   const count = dataset.items.length;
   const options = { excludeSeen };
   return [
     { name: "popularity", ranks: rankByCounts(new Popularity(sequences, count), cases, options) },
     { name: "Markov-1", ranks: rankByCounts(new Markov(sequences, count), cases, options) },
-    {
-      name: "BERT4Rec",
-      ranks: await rankRecommender(gpu, recommender, cases, {
-        excludeSeen,
-        progress,
-        label: "ranking with BERT4Rec",
-      }),
-    },
   ];
+}
+
+/** Ranks of an ID recommender under its label; null for one that has no scores of its own. */
+export async function rankFrozen(
+  gpu: Gpu,
+  recommender: Recommender,
+  { cases }: EvaluationCases,
+  excludeSeen: boolean,
+  progress: Progress,
+): Promise<MethodRanks | null> {
+  if (!canRank(recommender)) return null;
+  const options = { excludeSeen, progress, label: `ranking with ${recommender.label}` };
+  return { name: recommender.label, ranks: await rankRecommender(gpu, recommender, cases, options) };
 }
 
 /** Ranks of a trained Laser whose user encoder is loaded; `embeddings` are E of the dataset's items on the GPU. */

@@ -11,9 +11,9 @@ import {
   pooled,
   widestActivationBytes,
 } from "../llm/memory.ts";
-import { Bert4Rec } from "../recommenders/bert4rec.ts";
 import type { Config } from "./config.ts";
-import type { PretrainSettings } from "./pretrain.ts";
+import { recommenderExtent } from "./recommender-file.ts";
+import type { RecommenderSettings } from "./recommender-settings.ts";
 
 /** Users and items whose texts are tokenized to see how long texts are. */
 const SAMPLE = 200;
@@ -30,7 +30,7 @@ export function trainingMemory(
   dataset: Dataset,
   backbone: DecoderConfig,
   texts: Texts,
-  recommender: PretrainSettings,
+  recommender: RecommenderSettings,
 ): MemoryPlan {
   const added = addedTokens(config);
   const every = (n: number) => Math.max(1, Math.floor(n / SAMPLE));
@@ -58,8 +58,6 @@ export function trainingMemory(
     activationBytes(backbone, batchTokens, true) + 2 * mformer(config.batchSize, config.mformerBlocks);
   // Without gradients a block's values end with the block.
   const encoding = activationBytes(backbone, encodedTokens, false) + mformer(encodedTexts, 1);
-  const { width, heads, blocks, maxLength, dropout } = recommender;
-  const frozen = new Bert4Rec({ items: dataset.items.length, width, heads, blocks, maxLength, dropout });
   const itemBytes = 4 * dataset.items.length * backbone.hiddenSize;
 
   const parts = [
@@ -68,10 +66,10 @@ export function trainingMemory(
     // Values, gradients and the two moments of Adam.
     {
       name: "trainable parameters and optimiser",
-      bytes: 4 * 4 * trainableSize(config, backbone.hiddenSize, width),
+      bytes: 4 * 4 * trainableSize(config, backbone.hiddenSize, recommender.width),
     },
     { name: "item embeddings", bytes: itemBytes },
-    { name: "recommender", bytes: 2 * 4 * frozen.parameters.flatSize },
+    { name: "recommender", bytes: recommenderExtent(dataset.items.length, recommender).bytes },
   ];
   const smaller = "use a smaller --token-budget";
   const tensors: LargeTensor[] = [

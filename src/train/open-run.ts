@@ -8,8 +8,8 @@ import type { Tensor } from "../gpu/tensor.ts";
 import { changedFile, fingerprint, loadBackbone, openBackbone } from "./backbone.ts";
 import { type Artifact, type Flat, loadArtifact } from "./checkpoint.ts";
 import { openData } from "./data-source.ts";
-import { loadRecommender } from "./pretrain.ts";
 import type { Progress } from "./progress.ts";
+import { loadRecommender } from "./recommender-file.ts";
 import { readRun, type StoredRun } from "./run-folder.ts";
 import { openSession, type Session } from "./session.ts";
 

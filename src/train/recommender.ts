@@ -1,5 +1,6 @@
+/** Where recommenders are kept, and which one a run is to use. */
 import { existsSync } from "node:fs";
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Dataset } from "../data/dataset.ts";
 import { fileError, writeFileAtomic } from "../files/atomic.ts";
@@ -7,45 +8,58 @@ import { readJsonObject } from "../files/json.ts";
 import { lockFolder } from "../files/lock.ts";
 import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
-import type { Bert4Rec } from "../recommenders/bert4rec.ts";
-import { loadRecommender, PRETRAIN, type PretrainSettings, pretrain, recommenderFolder } from "./pretrain.ts";
+import { ItemVectors } from "../recommenders/item-vectors.ts";
+import type { Recommender } from "../recommenders/recommender.ts";
+import { RUNS } from "./data-source.ts";
+import { readItemVectors } from "./item-vectors.ts";
+import { pretrain } from "./pretrain.ts";
+import { PRETRAIN_STATE } from "./pretrain-state.ts";
 import type { Progress } from "./progress.ts";
+import { loadRecommender, RECOMMENDER_FILE, saveVectors } from "./recommender-file.ts";
+import {
+  PRETRAIN,
+  type PretrainSettings,
+  type RecommenderSettings,
+  sameSettings,
+  storedSettings,
+  type TrainedName,
+} from "./recommender-settings.ts";
 import { Interrupted } from "./trainer.ts";
 
 /** Where recommenders are kept by the hash of their data. */
-export const RECOMMENDERS = join("runs", "recommenders");
+export const RECOMMENDERS = join(RUNS, "recommenders");
 
 const SETTINGS = "settings.json";
 
 /** A trained recommender and where it lies. */
 export interface TrainedRecommender {
-  readonly model: Bert4Rec;
+  readonly model: Recommender;
   readonly folder: string;
-  readonly settings: PretrainSettings;
+  readonly settings: RecommenderSettings;
   /** True when nothing had to be trained. */
   readonly cached: boolean;
 }
 
+/** Where the recommender of a dataset is kept inside a cache folder: by recommender, data and shape. */
+export function recommenderFolder(cache: string, dataset: Dataset, settings: PretrainSettings): string {
+  const { recommender, width, heads, blocks, maxLength, seed } = settings;
+  const name =
+    settings.recommender === "sasrec" && settings.loss === "binary" ? "sasrec-binary" : recommender;
+  return join(
+    cache,
+    `${name}-${dataset.hash.slice(0, 16)}-${width}-${heads}-${blocks}-${maxLength}-seed${seed}`,
+  );
+}
+
 /** The settings that a recommender's folder was trained with. Throws UserError. */
-export async function recommenderSettings(folder: string): Promise<PretrainSettings> {
+export async function recommenderSettings(folder: string): Promise<RecommenderSettings> {
   const path = join(folder, SETTINGS);
   if (!existsSync(path)) {
     throw new UserError(
       `${folder} holds no recommender (${SETTINGS} is missing); make one with: laser pretrain --out ${folder}`,
     );
   }
-  const stored = await readJsonObject(path);
-  const settings = { ...PRETRAIN } as Record<string, number>;
-  for (const name of Object.keys(PRETRAIN)) {
-    const value = stored[name];
-    if (typeof value !== "number" || !Number.isFinite(value)) {
-      throw new UserError(
-        `${path}: field ${name} is ${JSON.stringify(value)}, expected a number; run laser pretrain again`,
-      );
-    }
-    settings[name] = value;
-  }
-  return settings as unknown as PretrainSettings;
+  return storedSettings(await readJsonObject(path), path);
 }
 
 /**
@@ -65,19 +79,14 @@ export async function trainedRecommender(
 ): Promise<TrainedRecommender> {
   const { progress, fresh = false, signal } = options;
   const folder = options.folder ?? recommenderFolder(RECOMMENDERS, dataset, settings);
-  if (!fresh && sameSettings(settings, await storedSettings(folder))) {
+  if (!fresh && (await wasTrainedWith(settings, folder))) {
     const model = await loadRecommender(gpu, dataset, settings, folder);
     if (model) return { model, folder, settings, cached: true };
   }
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw fileError("make the folder", folder, error);
-  }
+  await makeFolder(folder);
   using _lock = lockFolder(folder);
-  const stored = await storedSettings(folder);
   // A half-trained state of other settings, or one that is not wanted, must not be resumed.
-  if (fresh || !sameSettings(settings, stored)) await removeTraining(folder);
+  if (fresh || !(await wasTrainedWith(settings, folder))) await removeTraining(folder);
   await writeFileAtomic(join(folder, SETTINGS), `${JSON.stringify(settings, null, 2)}\n`);
   const { model, interrupted } = await pretrain(gpu, dataset, settings, folder, progress, signal);
   if (interrupted) {
@@ -89,45 +98,88 @@ export async function trainedRecommender(
   return { model, folder, settings, cached: false };
 }
 
+/** Which recommender a run is to use: one by its name, one in a folder, or item vectors made elsewhere. */
+export type RecommenderChoice =
+  | { readonly name: TrainedName }
+  | { readonly folder: string }
+  | { readonly vectors: string; readonly ids?: string };
+
 /**
- * The recommender that a run is to use: the one in `folder`, or the cached one of the data's hash whatever settings
- * it was trained with, or one trained now with the defaults.
+ * The recommender that a run is to use. By name: the cached one of the data's hash, whatever else it was trained with,
+ * or one trained now with the defaults. Throws UserError, and Interrupted when the signal stopped its training.
  */
 export async function recommenderFor(
   gpu: Gpu,
   dataset: Dataset,
-  options: { readonly progress: Progress; readonly folder?: string; readonly signal?: AbortSignal },
+  choice: RecommenderChoice,
+  options: { readonly progress: Progress; readonly signal?: AbortSignal },
 ): Promise<TrainedRecommender> {
-  const { folder, progress, signal } = options;
-  const home = folder ?? recommenderFolder(RECOMMENDERS, dataset, PRETRAIN);
-  if (folder !== undefined || existsSync(join(home, SETTINGS))) {
-    const settings = await recommenderSettings(home);
-    const model = await loadRecommender(gpu, dataset, settings, home);
-    if (model) return { model, folder: home, settings, cached: true };
-    if (folder !== undefined) {
-      throw new UserError(
-        `${folder}: its recommender is not trained to the end; run laser pretrain --out ${folder} again`,
-      );
-    }
+  if ("vectors" in choice) return importedVectors(gpu, dataset, choice, options.progress);
+  if ("folder" in choice) {
+    const { folder } = choice;
+    const settings = await recommenderSettings(folder);
+    const model = await loadRecommender(gpu, dataset, settings, folder);
+    if (model) return { model, folder, settings, cached: true };
+    throw new UserError(
+      `${folder}: its recommender is not trained to the end; run laser pretrain --out ${folder} again`,
+    );
   }
-  progress.line("the ID recommender of this data is not trained yet: training it first");
-  return trainedRecommender(gpu, dataset, PRETRAIN, { progress, signal });
-}
-
-async function storedSettings(folder: string): Promise<PretrainSettings | null> {
-  return existsSync(join(folder, SETTINGS)) ? recommenderSettings(folder) : null;
-}
-
-/** Whether what lies in a folder was trained with these settings. Settings that only end a training are compared too. */
-function sameSettings(settings: PretrainSettings, stored: PretrainSettings | null): boolean {
-  if (!stored) return false;
-  return (Object.keys(settings) as (keyof PretrainSettings)[]).every(
-    (name) => settings[name] === stored[name],
+  const defaults = PRETRAIN[choice.name];
+  const folder = recommenderFolder(RECOMMENDERS, dataset, defaults);
+  if (existsSync(join(folder, SETTINGS))) {
+    const settings = await recommenderSettings(folder);
+    const model = await loadRecommender(gpu, dataset, settings, folder);
+    if (model) return { model, folder, settings, cached: true };
+  }
+  options.progress.line(
+    `the ID recommender ${choice.name} of this data is not trained yet: training it first`,
   );
+  return trainedRecommender(gpu, dataset, defaults, options);
 }
 
-async function removeTraining(folder: string): Promise<void> {
-  for (const name of await readdir(folder)) {
-    if (name.endsWith(".safetensors") || name === SETTINGS) await rm(join(folder, name), { force: true });
+/** Matches item vectors to the data, and keeps them as a recommender's folder. */
+async function importedVectors(
+  gpu: Gpu,
+  dataset: Dataset,
+  choice: { readonly vectors: string; readonly ids?: string },
+  progress: Progress,
+): Promise<TrainedRecommender> {
+  const { settings, rows } = await readItemVectors(choice.vectors, choice.ids, dataset);
+  const { width, matched, sha256 } = settings;
+  const items = dataset.items.length;
+  progress.line(
+    `${choice.vectors}: vectors of ${width} numbers for ${matched} of the ${items} items${matched < items ? "; the others are read as unknown" : ""}`,
+  );
+  const folder = join(RECOMMENDERS, `vectors-${dataset.hash.slice(0, 16)}-${sha256.slice(0, 16)}`);
+  const cached = await wasTrainedWith(settings, folder);
+  if (!cached) {
+    await makeFolder(folder);
+    using _lock = lockFolder(folder);
+    await saveVectors(rows, dataset, settings, folder);
+    await writeFileAtomic(join(folder, SETTINGS), `${JSON.stringify(settings, null, 2)}\n`);
   }
+  return { model: new ItemVectors(gpu, items, width, rows), folder, settings, cached };
+}
+
+async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+  } catch (error) {
+    throw fileError("make the folder", folder, error);
+  }
+}
+
+/** Whether what lies in a folder has these settings; settings that cannot be read are others. */
+async function wasTrainedWith(settings: RecommenderSettings, folder: string): Promise<boolean> {
+  const stored = await recommenderSettings(folder).catch((error: unknown) => {
+    if (error instanceof UserError) return null;
+    throw error;
+  });
+  return stored !== null && sameSettings(settings, stored);
+}
+
+/** Removes what a training has written, and nothing else: the folder may be anyone's. */
+async function removeTraining(folder: string): Promise<void> {
+  for (const name of [RECOMMENDER_FILE, PRETRAIN_STATE, SETTINGS])
+    await rm(join(folder, name), { force: true });
 }

@@ -14,13 +14,13 @@ import { type BackboneFiles, type Fingerprint, fingerprint } from "./backbone.ts
 import { CHECKPOINT } from "./checkpoint.ts";
 import { type Config, type ConfigName, checkConfig, defaultConfig, overlay } from "./config.ts";
 import { folderName, type OpenedData, RUNS } from "./data-source.ts";
-import type { PretrainSettings } from "./pretrain.ts";
+import { RECOMMENDER_FILE } from "./recommender-file.ts";
+import type { RecommenderSettings } from "./recommender-settings.ts";
 import { versions } from "./versions.ts";
 
 const CONFIG = "config.json";
 const INFO = "run.json";
 const LOCK = "lock.json";
-const RECOMMENDER = "recommender.safetensors";
 const VERSION = 1;
 
 /** What run.json holds. */
@@ -30,7 +30,7 @@ export interface RunInfo {
   readonly data: { readonly name: string; readonly hash: string; readonly source: string };
   readonly backbone: { readonly name: string; readonly directory: string; readonly fingerprint: Fingerprint };
   /** Where the recommender was pretrained, and with which settings; the run keeps its own copy. */
-  readonly recommender: { readonly folder: string; readonly settings: PretrainSettings };
+  readonly recommender: { readonly folder: string; readonly settings: RecommenderSettings };
   readonly versions: Readonly<Record<string, string>>;
   readonly adapter: string;
   /** Dawn toggles that change how kernels run. */
@@ -51,10 +51,15 @@ export async function newRunInfo(
   gpu: Gpu,
   { dataset, source }: OpenedData,
   backbone: BackboneFiles,
-  recommender: { readonly folder: string; readonly settings: PretrainSettings },
+  recommender: { readonly folder: string; readonly settings: RecommenderSettings },
   config: Config,
 ): Promise<RunInfo> {
   const { name, directory } = backbone;
+  if (config.recommender !== recommender.settings.recommender) {
+    throw new Error(
+      `a run with ${recommender.settings.recommender} whose config says recommender ${config.recommender}`,
+    );
+  }
   return {
     format: "laser run",
     version: VERSION,
@@ -113,9 +118,9 @@ export async function readRun(folder: string): Promise<StoredRun> {
 /** Writes config.json and run.json, and copies the recommender. The order makes run.json mean that all is there. */
 export async function describeRun(run: StoredRun, recommenderFolder: string): Promise<void> {
   const { folder, config, info } = run;
-  const copy = join(folder, RECOMMENDER);
+  const copy = join(folder, RECOMMENDER_FILE);
   try {
-    await copyFile(join(recommenderFolder, RECOMMENDER), `${copy}.part`);
+    await copyFile(join(recommenderFolder, RECOMMENDER_FILE), `${copy}.part`);
     await rename(`${copy}.part`, copy);
   } catch (error) {
     throw fileError("write", copy, error);

@@ -11,7 +11,7 @@ import { addedTokens, endToken, Laser } from "../laser/laser.ts";
 import { Texts } from "../laser/text.ts";
 import type { DecoderConfig } from "../llm/decoder-config.ts";
 import type { Tokenizer } from "../llm/tokenizer.ts";
-import type { Bert4Rec } from "../recommenders/bert4rec.ts";
+import type { Recommender } from "../recommenders/recommender.ts";
 import type { Backbone } from "./backbone.ts";
 import type { Config } from "./config.ts";
 
@@ -19,7 +19,7 @@ export interface SessionParts {
   readonly gpu: Gpu;
   readonly config: Config;
   readonly dataset: Dataset;
-  readonly recommender: Bert4Rec;
+  readonly recommender: Recommender;
   readonly backbone: Backbone;
   /** Items that a run was given after its training; they follow the dataset's in every index. */
   readonly added?: readonly Item[];
@@ -63,7 +63,7 @@ export function openSession(parts: SessionParts): Session {
   const { gpu, config, dataset, recommender, backbone, added = [] } = parts;
   const items = added.length ? [...dataset.items, ...added] : dataset.items;
   const { tokenizer, decoder } = backbone;
-  const texts = runTexts(items, tokenizer, decoder.config, recommender.sizes.maxLength, config);
+  const texts = runTexts(items, tokenizer, decoder.config, recommender.maxLength, config);
   const collaborative = (step: Step, histories: readonly (readonly number[])[]): Tensor =>
     recommender.hiddenStates(step, histories);
   const laser = new Laser(config, decoder, collaborative, recommender.width);

@@ -53,7 +53,7 @@ def objective(kind, gradient, inputs, outputs):
         wrt = gradient[1:]
     else:
         return None
-    if kind == "laser_step":
+    if kind in ("laser_step", "bert4rec", "sasrec"):
         return wrt, outputs["loss"]
     out, dout = PAIRS[kind]
     return wrt, (outputs[out] * inputs[dout]).sum()

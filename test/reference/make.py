@@ -16,6 +16,7 @@ import laser_step
 import llama
 import mformer
 import norms
+import recommenders
 import router
 from case import to_torch
 from safetensors_file import write_safetensors
@@ -25,7 +26,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 def all_cases(folder, stories):
     """Every case. The checkpoints must already lie in `folder`."""
-    for family in [kernels_linear, norms, activations, attention, router, itemset, adam, mformer]:
+    for family in [kernels_linear, norms, activations, attention, router, itemset, adam, mformer, recommenders]:
         yield from family.cases()
     yield from llama.cases(folder, stories)
     yield from laser_step.cases(folder)

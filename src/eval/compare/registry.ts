@@ -8,6 +8,7 @@ import { laserStepCase } from "./laser-step.ts";
 import { conv1dCase, linearCase } from "./linear.ts";
 import { mformerCase } from "./mformer.ts";
 import { layerNormCase, rmsNormCase } from "./norms.ts";
+import { bert4recCase, sasrecCase } from "./recommenders.ts";
 import { aggregateCase, routerCase } from "./router.ts";
 
 /** The kinds of docs/dumps.md and what runs each. */
@@ -27,6 +28,8 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   rank: rankCase,
   adam: adamCase,
   mformer: mformerCase,
+  bert4rec: bert4recCase,
+  sasrec: sasrecCase,
   backbone: backboneCase,
   laser_step: laserStepCase,
 };
