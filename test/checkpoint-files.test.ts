@@ -14,6 +14,7 @@ import { sourceTensors, weightSources } from "../src/llm/decoder-weights.ts";
 import { locateBackbone } from "../src/llm/locate.ts";
 import { quantizeRows } from "../src/llm/quantize.ts";
 import { streamWeights, WEIGHT_STORAGES, type WeightStorage } from "../src/llm/weight-stream.ts";
+import { writeTorchBin } from "../weights/torch-bin.mjs";
 import { repositoryPath, sharedPath } from "./shared.ts";
 
 const t = suite("checkpoints");
@@ -267,14 +268,42 @@ t("shards: the same tensors; missing, damaged and disagreeing files are named", 
   assert.match(await read({ weight_map: { a: 3 } }), /tensor a: expected the name/);
 });
 
-t("no weights, or only pickled ones", async () => {
-  const path = directory();
+t("pytorch_model.bin, whole or in shards, is the same checkpoint; safetensors come first", async () => {
+  const all = [...tensors().values()];
+  const single = directory();
+  await writeTorchBin(join(single, "pytorch_model.bin"), all);
+  const sharded = directory();
+  const map: Record<string, string> = {};
+  for (const [i, part] of [all.slice(0, 7), all.slice(7)].entries()) {
+    const shard = `pytorch_model-0000${i + 1}-of-00002.bin`;
+    await writeTorchBin(join(sharded, shard), part);
+    for (const { name } of part) map[name] = shard;
+  }
+  const index = join(sharded, "pytorch_model.bin.index.json");
+  writeFileSync(index, JSON.stringify({ metadata: {}, weight_map: map }));
+  for (const path of [single, sharded]) {
+    await using checkpoint = (await openDecoderCheckpoint(path, CONFIG)).checkpoint;
+    assert.equal([...checkpoint.names].sort(), [...tensors().keys()].sort());
+    for (const [name, { data }] of tensors())
+      assert.equal(await checkpoint.float32(name), data as Float32Array);
+  }
+
+  writeFileSync(join(single, "model.safetensors"), "");
+  assert.match(await refusal(() => openCheckpoint(single)), /model\.safetensors: 0 bytes, too short/);
+  writeFileSync(index, JSON.stringify({ weight_map: { ...map, [Q]: "model.safetensors" } }));
   assert.match(
-    await refusal(() => openCheckpoint(path)),
-    /neither model\.safetensors nor .*index\.json; download/,
+    await refusal(() => openCheckpoint(sharded)),
+    /q_proj\.weight: expected the name of a \.bin file/,
   );
-  writeFileSync(join(path, "pytorch_model.bin"), "");
-  assert.match(await refusal(() => openCheckpoint(path)), /pytorch_model\*\.bin files are not read/);
+  writeFileSync(index, JSON.stringify({ weight_map: { ...map, x: "pytorch_model-00002-of-00002.bin" } }));
+  assert.match(await refusal(() => openCheckpoint(sharded)), /00002-of-00002\.bin: no tensor x, though/);
+});
+
+t("no weights", async () => {
+  assert.match(
+    await refusal(() => openCheckpoint(directory())),
+    /: no model\.safetensors or model\.safetensors\.index\.json, nor pytorch_model\.bin or .*; download/,
+  );
 });
 
 t("tensors that do not fit the config are named, with what was expected and found", async () => {

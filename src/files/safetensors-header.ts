@@ -1,36 +1,6 @@
 import { repeatedKey } from "./json-keys.ts";
+import { ITEM_BYTES, type StoredTensor, type StoredType } from "./stored-tensor.ts";
 import { UserError } from "./user-error.ts";
-
-/** Bytes an element, for every dtype of the safetensors format that this reader knows. */
-export const ITEM_BYTES = {
-  BOOL: 1,
-  U8: 1,
-  I8: 1,
-  F8_E5M2: 1,
-  F8_E4M3: 1,
-  U16: 2,
-  I16: 2,
-  F16: 2,
-  BF16: 2,
-  U32: 4,
-  I32: 4,
-  F32: 4,
-  U64: 8,
-  I64: 8,
-  F64: 8,
-} as const;
-
-export type StoredType = keyof typeof ITEM_BYTES;
-
-/** One tensor of a safetensors file: where its bytes lie, as positions in the file. */
-export interface StoredTensor {
-  readonly dtype: StoredType;
-  readonly shape: readonly number[];
-  /** First byte, counted from the start of the file. */
-  readonly start: number;
-  /** One past the last byte. */
-  readonly end: number;
-}
 
 /** The format's own limit on the header, against files that would have us allocate anything they say. */
 export const MAX_HEADER_BYTES = 100_000_000;

@@ -1,5 +1,5 @@
 import { writeFileAtomic } from "./atomic.ts";
-import { ITEM_BYTES, type StoredType } from "./safetensors-header.ts";
+import { ITEM_BYTES, type StoredType } from "./stored-tensor.ts";
 
 /** One tensor for `writeSafetensors`. */
 export interface TensorToWrite {

@@ -64,7 +64,16 @@ export interface Fingerprint {
   readonly weights: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>;
 }
 
-const TEXT_FILES = ["config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"];
+const TEXT_FILES = [
+  "config.json",
+  "tokenizer.json",
+  "tokenizer.model",
+  "tokenizer_config.json",
+  "vocab.json",
+  "merges.txt",
+];
+/** safetensors, and pytorch_model*.bin (other .bin files, such as training_args.bin, are no weights). */
+const WEIGHT_FILES = /\.safetensors$|^pytorch_model.*\.bin$/;
 /** Pieces of a weight file that are hashed, and the bytes of each. */
 const PIECES = 64;
 const PIECE = 65536;
@@ -78,7 +87,7 @@ export async function fingerprint(directory: string): Promise<Fingerprint> {
     for (const name of names) {
       const path = join(directory, name);
       if (TEXT_FILES.includes(name)) files[name] = sha256(await readFile(path));
-      else if (name.endsWith(".safetensors")) weights[name] = await sampleHash(path);
+      else if (WEIGHT_FILES.test(name)) weights[name] = await sampleHash(path);
     }
     return { files, weights };
   } catch (error) {

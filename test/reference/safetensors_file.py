@@ -20,18 +20,20 @@ class Bfloat16:
 
 
 def write_safetensors(path, tensors, metadata=None):
-    """Writes `tensors` (name -> float32, float16, int32 array or Bfloat16) in their given order."""
+    """Writes `tensors` (name -> float32, float16, int32 array, Bfloat16, or dtype, shape and bytes) in order."""
     header = {"__metadata__": metadata} if metadata else {}
     chunks, offset = [], 0
     for name, value in tensors.items():
-        if isinstance(value, Bfloat16):
-            dtype, array = "BF16", value.bits
+        if isinstance(value, tuple):
+            dtype, shape, data = value
         else:
-            dtype, array = _NAMES[value.dtype], value
-        data = array.tobytes()  # row-major whatever the strides
+            bf16 = isinstance(value, Bfloat16)
+            array = value.bits if bf16 else value
+            dtype, shape = "BF16" if bf16 else _NAMES[array.dtype], list(array.shape)
+            data = array.tobytes()  # row-major whatever the strides
         header[name] = {
             "dtype": dtype,
-            "shape": list(array.shape),
+            "shape": shape,
             "data_offsets": [offset, offset + len(data)],
         }
         offset += len(data)
@@ -42,8 +44,24 @@ def write_safetensors(path, tensors, metadata=None):
         file.write(struct.pack("<Q", len(text)) + text + b"".join(chunks))
 
 
+def read_raw(path):
+    """Returns name -> (dtype, shape, bytes)."""
+    return _read(path)[0]
+
+
 def read_safetensors(path):
     """Returns (name -> array, metadata). BF16 is widened to float32."""
+    raw, metadata = _read(path)
+    tensors = {}
+    for name, (dtype, shape, data) in raw.items():
+        array = np.frombuffer(data, _NUMPY_TYPES[dtype]).reshape(shape)
+        if dtype == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        tensors[name] = array
+    return tensors, metadata
+
+
+def _read(path):
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
@@ -52,8 +70,5 @@ def read_safetensors(path):
     tensors = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        array = np.frombuffer(data[begin:end], _NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
-        if entry["dtype"] == "BF16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        tensors[name] = array
+        tensors[name] = (entry["dtype"], entry["shape"], data[begin:end])
     return tensors, metadata
