@@ -436,6 +436,7 @@ t("zip files that are truncated, compressed or lie", async () => {
     await lie(2, { name: "m/byteorder", content: Buffer.from("big") }),
     /byte order big, expected little/,
   );
+  assert.match(await lie(0, { localExtra: 1 }), /member m\/data\.pkl: it reaches into what follows it/);
   const end = (change: Parameters<typeof zipBytes>[1]) => refusal(zipBytes(good, change));
   assert.match(await end({ entries: 2 }), /holds more than its members/);
   assert.match(await end({ entries: 4 }), /no room for 4 members/);

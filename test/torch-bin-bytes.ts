@@ -39,8 +39,9 @@ export interface Member {
   content: Uint8Array;
   /** In the directory instead of the true values. */
   lies?: { bytes?: number; stored?: number; header?: number; method?: number; flags?: number };
-  /** In its own header instead of its name. */
+  /** In its own header instead of its name; how long its own header says that its extra field is. */
   localName?: string;
+  localExtra?: number;
 }
 
 /** A zip file without zip64, members stored. `end`: values in the end record instead of the true ones. */
@@ -51,12 +52,13 @@ export function zipBytes(
   const parts: Buffer[] = [];
   const directory: Buffer[] = [];
   let position = 0;
-  for (const { name, content, lies = {}, localName = name } of members) {
+  for (const { name, content, lies = {}, localName = name, localExtra = 0 } of members) {
     const local = Buffer.alloc(30);
     local.writeUInt32LE(0x04034b50, 0);
     local.writeUInt32LE(content.byteLength, 18);
     local.writeUInt32LE(content.byteLength, 22);
     local.writeUInt16LE(Buffer.byteLength(localName), 26);
+    local.writeUInt16LE(localExtra, 28);
     const entry = Buffer.alloc(46);
     entry.writeUInt32LE(0x02014b50, 0);
     entry.writeUInt16LE(lies.flags ?? 0, 8);

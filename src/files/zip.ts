@@ -4,9 +4,11 @@ import { UserError } from "./user-error.ts";
 
 /**
  * The directory of a zip file whose members are stored, not compressed: as much of the format (with zip64) as
- * `torch.save` writes. A member is then a range of the file that can be read piece by piece like any other, which is
- * all that is wanted here, and what zip libraries give least: they stream members, each in a way of its own, and do not
- * tell whether two of them overlap.
+ * `torch.save` writes. A member is then a range of the file, read piece by piece like a tensor of any other format.
+ *
+ * A library (yauzl) was weighed: it would parse the same records, but hand each member out as a stream of its own, not
+ * tell whether two members overlap, and be one more dependency to trust with untrusted files. Checksums are not
+ * checked, as torch.load does not either: they would cost a second reading of gigabytes.
  */
 export interface ZipMember {
   readonly name: string;
