@@ -464,8 +464,9 @@ t("the reference checkpoints and stories260K open", async () => {
   const stories = sharedPath("weights/stories260K");
   for (const path of [...paths, ...(stories ? [stories] : [])]) {
     const config = await readDecoderConfig(path);
-    const { checkpoint, sources } = await openDecoderCheckpoint(path, config);
-    for (const { name } of sourceTensors(sources))
+    const opened = await openDecoderCheckpoint(path, config);
+    await using checkpoint = opened.checkpoint;
+    for (const { name } of sourceTensors(opened.sources))
       for await (const _ of streamWeights(checkpoint, name, "f16"));
   }
 });
