@@ -22,6 +22,14 @@ interface Case {
 const cu = { cu_seqlens: [0, 3, 5] };
 const CASES: Readonly<Record<string, Case>> = {
   chunk_sum: { groups: 2, params: { count: 200, chunk: 100, out_offset: 0 } },
+  head_norm: {
+    groups: 2,
+    params: { rows: 2, heads: 3, queries: 2, head_size: 10, stride: 40, eps: 1e-5, lanes: 16 },
+  },
+  head_norm_gradient: {
+    groups: 2,
+    params: { rows: 2, heads: 3, queries: 2, head_size: 10, stride: 40, eps: 1e-5, lanes: 16 },
+  },
   item_set_lse: {
     groups: 1,
     params: { queries: 4, items: 9, pitch: 9, first: 1, last: 1, scale: 2 },

@@ -6,6 +6,8 @@ export class ConfigFields {
     /** For messages. */
     readonly path: string,
     private readonly json: Readonly<Record<string, unknown>>,
+    /** Of a nested object: what comes before its fields in messages. */
+    private readonly within = "",
   ) {}
 
   /** A field as it stands; undefined when it is missing. */
@@ -17,7 +19,7 @@ export class ConfigFields {
   fail(field: string, expected: string): never {
     const value = this.json[field];
     const found = value === undefined ? "it is missing" : `found ${JSON.stringify(value)}`;
-    throw new UserError(`${this.path}: field ${field}: expected ${expected}, ${found}`);
+    throw new UserError(`${this.path}: field ${this.within}${field}: expected ${expected}, ${found}`);
   }
 
   /** A whole number of at least 1. Missing and null give the fallback, where there is one. */
@@ -27,6 +29,13 @@ export class ConfigFields {
       return this.fail(field, "a whole number of at least 1");
     }
     return value;
+  }
+
+  /** As `count`, but null stays null: "none" where the field says so. */
+  countOrNull(field: string, fallback: number | null): number | null {
+    const value = this.json[field];
+    if (value === null || (value === undefined && fallback === null)) return null;
+    return this.count(field, fallback ?? undefined);
   }
 
   /** A positive number. */
@@ -42,6 +51,14 @@ export class ConfigFields {
   flag(field: string, fallback: boolean): boolean {
     const value = this.json[field] ?? fallback;
     return typeof value === "boolean" ? value : this.fail(field, "true or false");
+  }
+
+  /** The fields of a nested object, or null when it is missing or null. */
+  nested(field: string): ConfigFields | null {
+    const value = this.json[field];
+    if (value == null) return null;
+    if (typeof value !== "object" || Array.isArray(value)) this.fail(field, "an object, or null");
+    return new ConfigFields(this.path, value as Record<string, unknown>, `${this.within}${field}.`);
   }
 
   /**

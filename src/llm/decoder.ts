@@ -11,9 +11,10 @@ import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { selfAttention, selfAttentionGradient } from "../ops/attention.ts";
 import { gatherRows, scatterRows } from "../ops/embedding.ts";
+import { headNorm, headNormGradient } from "../ops/head-norm.ts";
 import type { Packed } from "../ops/packed.ts";
-import { rope, rotaryFrequencies } from "../ops/rope.ts";
-import { type DecoderConfig, projectionWidth } from "./decoder-config.ts";
+import { rope } from "../ops/rope.ts";
+import type { DecoderConfig } from "./decoder-config.ts";
 import {
   activate,
   activateGradient,
@@ -26,6 +27,7 @@ import {
 } from "./decoder-parts.ts";
 import { type DecoderWeights, everyWeight, type LayerWeights } from "./decoder-weights.ts";
 import type { PromptBatch } from "./prompt.ts";
+import { frequenciesOf } from "./rotary.ts";
 
 /** What backward needs of forward. */
 export interface DecoderSaved {
@@ -45,8 +47,7 @@ export class Decoder {
     readonly weights: DecoderWeights<Tensor>,
   ) {
     const { positions } = config;
-    this.frequencies =
-      positions.kind === "rotary" ? rotaryFrequencies(positions.dimensions, positions.theta) : [];
+    this.frequencies = positions.kind === "rotary" ? frequenciesOf(positions) : [];
   }
 
   /** d, the width of the hidden states. */
@@ -140,8 +141,8 @@ export class Decoder {
     const n1 = norm(step, config, x, layer.inputNorm);
     const qkv = project(step, config, n1.y, layer.qkv);
     step.free(n1.y);
-    this.rotate(step, qkv, sequences, false);
-    const attended = selfAttention(step, this.columns(qkv), sequences, this.attentionShape());
+    const turned = this.turnHeads(step, layer, qkv, sequences);
+    const attended = selfAttention(step, this.columns(turned, qkv), sequences, this.attentionShape());
     const heads = rows ? gatherRows(step, attended.o, rows) : attended.o;
     const residual = rows ? gatherRows(step, x, rows) : x;
     const middle = project(step, config, heads, layer.output, residual);
@@ -149,8 +150,18 @@ export class Decoder {
     const n2 = norm(step, config, middle, layer.mlpNorm);
     const up = project(step, config, n2.y, layer.up);
     step.free(n2.y);
-    const kept = [...n1.statistics, qkv, attended.o, attended.lse, middle, ...n2.statistics, up];
-    return { kept, statistics1: n1.statistics, qkv, attended, middle, statistics2: n2.statistics, up };
+    const projected = turned === qkv ? [qkv] : [qkv, turned];
+    const kept = [...n1.statistics, ...projected, attended.o, attended.lse, middle, ...n2.statistics, up];
+    return {
+      kept,
+      statistics1: n1.statistics,
+      qkv,
+      turned,
+      attended,
+      middle,
+      statistics2: n2.statistics,
+      up,
+    };
   }
 
   /**
@@ -182,7 +193,7 @@ export class Decoder {
   ): Tensor {
     const { config } = this;
     const forward = this.layerToActivation(step, layer, x, sequences, rows);
-    const { middle, statistics2, attended, qkv, statistics1, up } = forward;
+    const { middle, statistics2, attended, qkv, turned, statistics1, up } = forward;
     const dActivated = projectInputGradient(step, config, dOutput, layer.down);
     const dUp = activateGradient(step, config, dActivated, up);
     step.free(dActivated);
@@ -202,16 +213,17 @@ export class Decoder {
       dMiddle = spread(dMiddle);
     }
     const dqkv = step.tensor(qkv.shape);
-    const shape = this.attentionShape();
-    const into = this.columns(dqkv);
+    const dTurned = turned === qkv ? dqkv : step.tensor(turned.shape);
+    const into = this.columns(dTurned, dqkv);
+    const inputs = this.columns(turned, qkv);
     const { o, lse } = attended;
-    selfAttentionGradient(step, dHeads, o, lse, this.columns(qkv), sequences, shape, {
+    selfAttentionGradient(step, dHeads, o, lse, inputs, sequences, this.attentionShape(), {
       dq: into.q,
       dk: into.k,
       dv: into.v,
     });
     step.free(dHeads);
-    this.rotate(step, dqkv, sequences, true);
+    this.turnHeadsBack(step, layer, dTurned, qkv, dqkv, sequences);
     const dn1 = projectInputGradient(step, config, dqkv, layer.qkv);
     step.free(dqkv);
     const dx = normInputGradient(step, dn1, x, layer.inputNorm, statistics1, dMiddle);
@@ -224,25 +236,56 @@ export class Decoder {
     return { heads, keyValueHeads, headSize, causal: true };
   }
 
-  /** Query, key and value as columns of the fused projection [T, (H + 2G) h]. */
-  private columns(tensor: Tensor) {
+  /**
+   * Query and key as columns of `turned`, which begins with query | key, and value as columns of the fused projection
+   * [T, (H + 2G) h]. Both are one tensor unless heads are normalised.
+   */
+  private columns(turned: Tensor, qkv: Tensor) {
     const { heads, keyValueHeads, headSize } = this.config;
-    const stride = projectionWidth(this.config);
+    const stride = turned.shape[1];
     return {
-      q: { tensor, offset: 0, stride },
-      k: { tensor, offset: heads * headSize, stride },
-      v: { tensor, offset: (heads + keyValueHeads) * headSize, stride },
+      q: { tensor: turned, offset: 0, stride },
+      k: { tensor: turned, offset: heads * headSize, stride },
+      v: { tensor: qkv, offset: (heads + keyValueHeads) * headSize, stride: qkv.shape[1] },
     };
   }
 
+  /**
+   * Queries and keys as attention reads them: normalised by head into a tensor [T, (H + G) h] where the model does
+   * that, and rotated where it does. Without a norm they stay where they are, in qkv.
+   */
+  private turnHeads(step: Step, layer: LayerWeights<Tensor>, qkv: Tensor, sequences: Packed): Tensor {
+    const { config } = this;
+    const weight = layer.queryKeyNorm;
+    const turned = weight ? headNorm(step, qkv, weight, config, config.norm.epsilon) : qkv;
+    this.rotate(step, turned, sequences, false);
+    return turned;
+  }
+
+  /** The gradient of `turnHeads`, from dTurned into the query and key columns of dqkv. Frees dTurned if it is another. */
+  private turnHeadsBack(
+    step: Step,
+    layer: LayerWeights<Tensor>,
+    dTurned: Tensor,
+    qkv: Tensor,
+    dqkv: Tensor,
+    sequences: Packed,
+  ): void {
+    const { config } = this;
+    this.rotate(step, dTurned, sequences, true);
+    if (!layer.queryKeyNorm) return;
+    headNormGradient(step, dTurned, qkv, layer.queryKeyNorm, config, config.norm.epsilon, dqkv);
+    step.free(dTurned);
+  }
+
   /** Rotary embedding of queries and keys in place, where the model has it. */
-  private rotate(step: Step, qkv: Tensor, sequences: Packed, inverse: boolean): void {
+  private rotate(step: Step, turned: Tensor, sequences: Packed, inverse: boolean): void {
     const { heads, keyValueHeads, headSize, positions } = this.config;
     if (positions.kind !== "rotary") return;
-    rope(step, qkv, sequences.positions, {
+    rope(step, turned, sequences.positions, {
       heads: heads + keyValueHeads,
       headSize,
-      stride: projectionWidth(this.config),
+      stride: turned.shape[1],
       offset: 0,
       layout: positions.layout,
       frequencies: this.frequencies,

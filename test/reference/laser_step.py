@@ -7,7 +7,8 @@ import torch
 
 from case import Case, Random, gradients, int32, split_rows
 from itemset import iic_losses
-from llama import Llama, texts
+from decoder import texts
+from llama import Llama
 from mformer import mformer_forward, mformer_parameters
 from router import load_balancing
 

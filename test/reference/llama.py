@@ -1,39 +1,28 @@
-"""A plain Llama forward pass, two tiny random checkpoints in Hugging Face layout, and the backbone dumps."""
+"""A plain Llama forward pass, two tiny random checkpoints in Hugging Face layout, and their backbone dumps."""
 
-import json
 import os
-from functools import partial
 
 import numpy as np
 import torch
 
 from attention import attend, rotate
-from case import Case, Random, gradients, int32, leaves, split_rows
-from safetensors_file import Bfloat16, read_safetensors, write_safetensors
+from case import Random, int32
+from decoder import BOS, Decoder, backbone_case, exact_in_bf16_and_f16, texts, write_checkpoint, write_json
+from safetensors_file import Bfloat16, write_safetensors
 
-BOS = 1
 
+class Llama(Decoder):
+    """A LlamaForCausalLM."""
 
-class Llama:
-    """A LlamaForCausalLM directory, run to the last hidden states. Weights are taken to the inputs' precision."""
+    embedding = "model.embed_tokens.weight"
 
-    def __init__(self, directory):
-        with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
-            self.config = json.load(file)
-        index = os.path.join(directory, "model.safetensors.index.json")
-        files = ["model.safetensors"]
-        if os.path.exists(index):
-            with open(index, encoding="utf-8") as file:
-                files = sorted(set(json.load(file)["weight_map"].values()))
-        self._weights = {}
-        for name in files:
-            tensors, _ = read_safetensors(os.path.join(directory, name))
-            self._weights.update(
-                {key: torch.from_numpy(np.array(value, np.float32)) for key, value in tensors.items()}
-            )
+    @property
+    def width(self):
+        return self.config["hidden_size"]
 
-    def embed(self, ids, dtype):
-        return self._weights["model.embed_tokens.weight"][ids].to(dtype)
+    @property
+    def vocabulary(self):
+        return self.config["vocab_size"]
 
     def hidden_states(self, x):
         """All hidden states [T, d] of one sequence of embeddings [T, d], after the final norm; positions 0 .. T-1."""
@@ -42,7 +31,7 @@ class Llama:
         h = config["hidden_size"] // heads
 
         def weight(name):
-            return self._weights[f"model.{name}.weight"].to(x.dtype)
+            return self.weight(f"model.{name}.weight", x.dtype)
 
         def rms_norm(rows, name):
             return (
@@ -66,26 +55,6 @@ class Llama:
             gate, up = y @ weight(f"{layer}.mlp.gate_proj").T, y @ weight(f"{layer}.mlp.up_proj").T
             x = x + (torch.nn.functional.silu(gate) * up) @ weight(f"{layer}.mlp.down_proj").T
         return rms_norm(x, "norm")
-
-    def bi_tuned(self, ids, lengths, prefix, suffix):
-        """h [B, s, d] at the suffix positions of [prefix_b | text_b | suffix]; prefix [B, L, d] or None."""
-        rows = []
-        for b, text in enumerate(split_rows(ids, lengths)):
-            parts = [] if prefix is None else [prefix[b]]
-            x = torch.cat([*parts, self.embed(text, suffix.dtype), suffix])
-            rows.append(self.hidden_states(x)[-suffix.shape[0] :])
-        return torch.stack(rows)
-
-
-def backbone(model, inputs, params):
-    outputs = {}
-    if "suffix" in inputs:
-        prefix, suffix = leaves(inputs, "prefix", "suffix")
-        h = model.bi_tuned(inputs["ids"], inputs["lengths"], prefix, suffix)
-        dprefix, dsuffix = gradients((h * inputs["dh"]).sum(), [prefix, suffix])
-        outputs = {"h": h, "dprefix": dprefix, "dsuffix": dsuffix}
-    text = split_rows(inputs["ids"], inputs["lengths"])[params["text_sequence"]]
-    return {**outputs, "text_hidden": model.hidden_states(model.embed(text, torch.get_default_dtype()))}
 
 
 TINY = {  # the two checkpoints' configurations
@@ -118,13 +87,6 @@ TINY = {  # the two checkpoints' configurations
 }
 
 
-def exact_in_bf16_and_f16(values):
-    """Rounds to 8 significant bits and drops what f16 would hold with fewer, so that all storage types agree."""
-    bits = values.astype(np.float32).view(np.uint32)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
-    return np.where(np.abs(rounded) < 2.0**-12, np.float32(0), rounded)
-
-
 def tiny_weights(name, config):
     random = Random(name)
     d, inner = config["hidden_size"], config["intermediate_size"]
@@ -153,7 +115,6 @@ def write_tiny_checkpoints(folder):
     two BF16 shards with an index, tied embeddings and grouped key/value heads."""
     for name, config in TINY.items():
         directory = os.path.join(folder, name)
-        os.makedirs(directory, exist_ok=True)
         weights = tiny_weights(name, config)
         common = dict(
             architectures=["LlamaForCausalLM"],
@@ -162,14 +123,15 @@ def write_tiny_checkpoints(folder):
             bos_token_id=BOS,
             eos_token_id=2,
         )
-        write_json(os.path.join(directory, "config.json"), {**common, **config})
         if config["torch_dtype"] == "float32":
             h = config["hidden_size"] // config["num_attention_heads"]
             inv_freq = config["rope_theta"] ** (-np.arange(0, h, 2) / h)
             weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = inv_freq.astype(np.float32)
             weights["lm_head.weight"] = Random("lm_head").normal(config["vocab_size"], config["hidden_size"])
-            write_safetensors(os.path.join(directory, "model.safetensors"), weights, {"format": "pt"})
+            write_checkpoint(directory, {**common, **config}, weights)
             continue
+        os.makedirs(directory, exist_ok=True)
+        write_json(os.path.join(directory, "config.json"), {**common, **config})
         stored = {key: Bfloat16(exact_in_bf16_and_f16(value)) for key, value in weights.items()}
         names = list(stored)
         shards = [names[: len(names) // 2], names[len(names) // 2 :]]  # the cut falls inside a layer
@@ -183,17 +145,6 @@ def write_tiny_checkpoints(folder):
         total = sum(value.bits.nbytes for value in stored.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_json(os.path.join(directory, "model.safetensors.index.json"), index)
-
-
-def write_json(path, value):
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=1) + "\n")
-
-
-def texts(random, vocab_size, lengths):
-    """Packed random ids [sum of lengths], every text beginning with BOS."""
-    parts = [np.concatenate([[BOS], random.ids(3, vocab_size, n - 1)]) for n in lengths]
-    return int32(np.concatenate(parts))
 
 
 # "Once upon a time, there was a little girl named Lily." and "Tom and his dog went to the park." with BOS.
@@ -210,31 +161,13 @@ BACKBONE = [  # name, checkpoint, text lengths, L, s, text_sequence
 ]
 
 
-def backbone_case(name, checkpoint, directory, lengths, ids, L, s, text_sequence, scale=1.0):
-    random = Random(f"backbone-{name}")
-    model = Llama(directory)
-    d = model.config["hidden_size"]
-    if ids is None:
-        ids = texts(random, model.config["vocab_size"], lengths)
-    inputs = {"ids": ids, "lengths": int32(lengths)}
-    if s > 0:
-        inputs["prefix"] = random.normal(len(lengths), L, d, scale=scale)
-        inputs["suffix"] = random.normal(s, d, scale=scale)
-        inputs["dh"] = random.normal(len(lengths), s, d)
-        doc = f"{checkpoint}: {len(lengths)} texts between {L} prefix and {s} suffix tokens; "
-    else:
-        doc = f"{checkpoint}: text alone; "
-    doc += "text_hidden [W, d] is after the final norm, positions from 0."
-    params = {"checkpoint": checkpoint, "suffix": s, "text_sequence": text_sequence}
-    return Case("backbone", name, params, doc, inputs, partial(backbone, model))
-
-
 def cases(folder, stories):
     for name, checkpoint, lengths, L, s, text_sequence in BACKBONE:
-        yield backbone_case(
-            name, checkpoint, os.path.join(folder, checkpoint), lengths, None, L, s, text_sequence
-        )
+        model = Llama(os.path.join(folder, checkpoint))
+        yield backbone_case(model, name, checkpoint, lengths, None, L, s, text_sequence)
     if stories:
         ids = int32(sum(STORIES, []))
         lengths = [len(text) for text in STORIES]
-        yield backbone_case("stories260K", "stories260K", stories, lengths, ids, 4, 2, 0, scale=0.5)
+        yield backbone_case(
+            Llama(stories), "stories260K", "stories260K", lengths, ids, 4, 2, 0, scale=0.5
+        )

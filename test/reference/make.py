@@ -10,10 +10,13 @@ import torch
 import activations
 import adam
 import attention
+import chatglm2
+import gpt2
 import itemset
 import kernels_linear
 import laser_step
 import llama
+import llama_family
 import mformer
 import norms
 import recommenders
@@ -29,6 +32,8 @@ def all_cases(folder, stories):
     for family in [kernels_linear, norms, activations, attention, router, itemset, adam, mformer, recommenders]:
         yield from family.cases()
     yield from llama.cases(folder, stories)
+    for model in [llama_family, gpt2, chatglm2]:
+        yield from model.cases(folder)
     yield from laser_step.cases(folder)
 
 
@@ -81,6 +86,9 @@ def main():
     torch.set_num_threads(1)
     os.makedirs(arguments.out, exist_ok=True)
     llama.write_tiny_checkpoints(arguments.out)
+    llama_family.write_tiny_checkpoints(arguments.out)
+    gpt2.write_tiny_checkpoint(arguments.out)
+    chatglm2.write_tiny_checkpoint(arguments.out)
     count = 0
     for case in all_cases(arguments.out, arguments.stories):
         if arguments.only in (None, case.kind):

@@ -1,7 +1,7 @@
 import type { Architecture } from "./architecture.ts";
 import { LLAMA_TENSORS, llamaFigure } from "./llama-family.ts";
 
-/** Llama 2 (Touvron et al. 2023), TinyLlama. */
+/** Llama 2 (Touvron et al. 2023), Llama 3.x (with its scaled frequencies), TinyLlama. */
 export const llama: Architecture = {
   classes: ["LlamaForCausalLM"],
   modelType: "llama",
