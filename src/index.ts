@@ -76,6 +76,8 @@ export * from "./llm/load.ts";
 export * from "./llm/locate.ts";
 export * from "./llm/memory.ts";
 export * from "./llm/prompt.ts";
+export * from "./llm/published.ts";
+export * from "./llm/random-checkpoint.ts";
 export * from "./llm/rotary.ts";
 export * from "./llm/sentencepiece.ts";
 export * from "./llm/sentencepiece-model.ts";

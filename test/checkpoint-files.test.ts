@@ -149,13 +149,15 @@ t("config: what is wrong or not supported is refused, naming file and field", as
     [{ architectures: "Llama" }, /field architectures: expected a list/],
     [
       { rope_scaling: { type: "linear", factor: 2 } },
-      /field rope_scaling: expected null .*found \{"type":"linear"/,
+      /field rope_scaling: expected null, or a rope_type of .*found \{"type":"linear"/,
     ],
-    [{ rope_scaling: { rope_type: "llama3" } }, /field rope_scaling/],
+    [{ rope_scaling: { rope_type: "llama3" } }, /field rope_scaling\.low_freq_factor: expected a positive/],
+    [{ rope_scaling: { factor: 2 } }, /field rope_scaling: expected null, or a rope_type/],
+    [{ rope_scaling: 3 }, /field rope_scaling: expected an object, or null, found 3/],
     [{ rope_parameters: { rope_type: "yarn" } }, /field rope_parameters/],
     [
       { rope_parameters: { rope_type: "default", rope_theta: -1 } },
-      /field rope_parameters: expected a positive rope_theta/,
+      /field rope_parameters\.rope_theta: expected a positive number, found -1/,
     ],
     [{ partial_rotary_factor: 0.5 }, /field partial_rotary_factor/],
     [{ hidden_act: "gelu" }, /field hidden_act: expected "silu".*found "gelu"/],
@@ -487,7 +489,7 @@ t("backbones are found by name, in the repository or the Hugging Face cache, or 
   );
   const message = await refusal(() => locate("llama2"));
   const command =
-    'huggingface-cli download meta-llama/Llama-2-7b-hf --include "*.json" "*.safetensors" tokenizer.model';
+    'huggingface-cli download meta-llama/Llama-2-7b-hf --include "*.json" "*.safetensors" "*.txt" tokenizer.model';
   assert.ok(message.includes(`"${command}"`), message);
   assert.ok(message.includes(`"${command} --local-dir ${join(root, "weights/llama2")}"`), message);
   assert.ok(message.includes(join(home, ".cache/huggingface/hub")), message);
@@ -516,7 +518,7 @@ t("backbones are found by name, in the repository or the Hugging Face cache, or 
   assert.is(locate(second), second);
   assert.match(
     await refusal(() => locate("lama2")),
-    /backbone lama2: no such directory; expected one of embedded, llama2, or/,
+    /backbone lama2: no such directory; expected one of embedded, gpt2, .*, llama2, .*, or a Hugging Face/,
   );
   assert.match(await refusal(() => locate(join(second, "config.json"))), /is a file/);
   assert.match(await refusal(() => locate(home)), /no config\.json in it/);

@@ -84,6 +84,20 @@ t("writes and reads back every kind of tensor, aligned, with metadata", async ()
   assert.match(await refusal(() => file.read("missing")), /no tensor missing among the 8/);
 });
 
+t("a tensor given in pieces is written as the whole one", async () => {
+  const data = Float32Array.from({ length: 9 }, (_, i) => i);
+  const tensor = { name: "x", dtype: "F32" as const, shape: [3, 3] };
+  await writeSafetensors(path, [{ ...tensor, data }]);
+  const whole = readFileSync(path);
+  const pieces = (...ends: number[]) => ends.map((end, i) => data.subarray(ends[i - 1] ?? 0, end));
+  await writeSafetensors(path, [{ ...tensor, data: () => pieces(2, 2, 9) }]);
+  assert.ok(whole.equals(readFileSync(path)));
+  for (const wrong of [pieces(2, 8), [data, data], []]) {
+    const error = await writeSafetensors(path, [{ ...tensor, data: () => wrong }]).catch((e) => e);
+    assert.instance(error, RangeError);
+  }
+});
+
 t("equal content gives equal bytes", async () => {
   await writeSafetensors(path, sample);
   const first = readFileSync(path);
@@ -95,7 +109,9 @@ t("the npm package safetensors reads what we write", async () => {
   await writeSafetensors(path, sample); // Without metadata, which the package cannot read.
   const other = new library.SafeTensor(new Uint8Array(readFileSync(path)));
   for (const { name, dtype, shape, data } of sample) {
-    const view = typeof data === "function" ? await data() : data;
+    const given = typeof data === "function" ? await data() : data;
+    assert.ok(ArrayBuffer.isView(given), `${name}: the sample holds whole tensors`);
+    const view = given as ArrayBufferView;
     assert.is(other.metadata.get(name)?.dtype, dtype);
     assert.equal(other.metadata.get(name)?.shape, shape);
     const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);

@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
+import { BACKBONE_NAMES, EMBEDDED } from "../llm/locate.ts";
 import { checkMemory, describeMemory } from "../llm/memory.ts";
 import { ablationNamed } from "../train/ablations.ts";
 import { changedFile, fingerprint, loadBackbone, openBackbone } from "../train/backbone.ts";
@@ -63,7 +64,10 @@ export function registerTrain(program: Command): void {
       "--data <data>",
       `${SHOP} (the embedded example), a folder made by laser data, or raw files (default: ${SHOP})`,
     )
-    .option("--backbone <name>", "embedded, llama2, or a Hugging Face Llama directory (default: embedded)")
+    .option(
+      "--backbone <name>",
+      `${BACKBONE_NAMES.join(", ")}, or a Hugging Face model directory (default: ${EMBEDDED.name})`,
+    )
     .option("--run <dir>", "the run's folder (default: runs/DATA-BACKBONE-N)")
     .addOption(
       new Option(
@@ -153,7 +157,7 @@ async function begin(flags: TrainFlags): Promise<void> {
   for (const { values, source } of asked) config = overlay(config, values, source);
   checkConfig(config, "the configuration");
   const progress = terminalProgress();
-  const files = await openBackbone(flags.backbone ?? "embedded");
+  const files = await openBackbone(flags.backbone ?? EMBEDDED.name);
   const { dataset, source } = await openData(flags.data ?? SHOP, progress);
   await using held = await newRunFolder(flags.run, dataset.name, files.name);
   const { folder } = held;

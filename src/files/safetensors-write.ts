@@ -8,9 +8,9 @@ export interface TensorToWrite {
   shape: readonly number[];
   /**
    * Its elements (any typed array over the right bytes, little-endian), or a function that gives them when their turn
-   * comes, so that a large model need not be in memory at once.
+   * comes, whole or in pieces, so that a large model need not be in memory at once.
    */
-  data: ArrayBufferView | (() => ArrayBufferView | Promise<ArrayBufferView>);
+  data: ArrayBufferView | (() => ArrayBufferView | Promise<ArrayBufferView> | Iterable<ArrayBufferView>);
 }
 
 /**
@@ -56,14 +56,19 @@ async function* pieces(
   head.set(text, 8);
   yield head;
   for (const { name, dtype, shape, data } of tensors) {
-    const view = typeof data === "function" ? await data() : data;
-    if (view.byteLength !== tensorBytes(dtype, shape)) {
-      const expected = `${tensorBytes(dtype, shape)} bytes for ${dtype} [${shape.join(", ")}]`;
-      throw new RangeError(
-        `tensor ${name} for ${path}: ${view.byteLength} bytes of data, expected ${expected}`,
-      );
+    const given = typeof data === "function" ? await data() : data;
+    const views = ArrayBuffer.isView(given) ? [given] : given;
+    const bytes = tensorBytes(dtype, shape);
+    let written = 0;
+    for (const view of views) {
+      written += view.byteLength;
+      if (written > bytes) break;
+      yield new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
     }
-    yield new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+    if (written !== bytes) {
+      const expected = `${bytes} bytes for ${dtype} [${shape.join(", ")}]`;
+      throw new RangeError(`tensor ${name} for ${path}: ${written} bytes of data, expected ${expected}`);
+    }
   }
 }
 

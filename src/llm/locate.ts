@@ -3,12 +3,13 @@ import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../files/user-error.ts";
+import { PUBLISHED } from "./published.ts";
 
-/** Backbones that have a name: where they lie in the repository, and their Hugging Face repository if they have one. */
-const NAMED: Record<string, { folder: string; repository?: string }> = {
-  embedded: { folder: "weights/shop-llama" },
-  llama2: { folder: "weights/llama2", repository: "meta-llama/Llama-2-7b-hf" },
-};
+/** The backbone that comes with the program: its name and its folder in the repository. */
+export const EMBEDDED = { name: "embedded", folder: "weights/shop-llama" };
+
+/** Every name that `--backbone` takes. */
+export const BACKBONE_NAMES: readonly string[] = [EMBEDDED.name, ...Object.keys(PUBLISHED)];
 
 /** Where to look; tests replace these. */
 export interface LocateOptions {
@@ -19,40 +20,48 @@ export interface LocateOptions {
 }
 
 /**
- * The directory of a backbone: `embedded` (weights/shop-llama of this repository), `llama2` (weights/llama2, else the
- * Hugging Face cache), or any directory with a config.json.
+ * The directory of a backbone: `embedded` (weights/shop-llama of this repository), a name of published.ts
+ * (weights/NAME, else the Hugging Face cache), or any directory with a config.json.
  *
- * @throws UserError that says where it looked and how to get the model.
+ * @throws UserError that says where it looked and both ways to get the model.
  */
 export function locateBackbone(nameOrDirectory: string, options: LocateOptions = {}): string {
   const root = options.root ?? repositoryRoot();
-  const named = Object.hasOwn(NAMED, nameOrDirectory) ? NAMED[nameOrDirectory] : undefined;
-  if (!named) return checkDirectory(nameOrDirectory);
-
-  const local = join(root, named.folder);
-  if (existsSync(join(local, "config.json"))) return local;
-  if (!named.repository) {
-    throw new UserError(`${local}: the embedded backbone is missing; restore it with git, or train it again`);
+  if (nameOrDirectory === EMBEDDED.name) {
+    const embedded = join(root, EMBEDDED.folder);
+    if (existsSync(join(embedded, "config.json"))) return embedded;
+    throw new UserError(
+      `${embedded}: the embedded backbone is missing; restore it with git, or train it again`,
+    );
   }
+  const published = Object.hasOwn(PUBLISHED, nameOrDirectory) ? PUBLISHED[nameOrDirectory] : undefined;
+  if (!published) return checkDirectory(nameOrDirectory);
+
+  const local = join(root, "weights", nameOrDirectory);
+  if (existsSync(join(local, "config.json"))) return local;
   const hub = hubFolder(options.env ?? process.env, options.home ?? homedir());
-  const cached = cachedSnapshot(hub, named.repository);
-  if (cached) return cached;
-  const files = `--include "*.json" "*.safetensors" tokenizer.model`;
-  const download = `huggingface-cli download ${named.repository} ${files}`;
+  for (const repository of published.repositories) {
+    const cached = cachedSnapshot(hub, repository);
+    if (cached) return cached;
+  }
+  const [repository] = published.repositories;
+  const files = `--include "*.json" "${published.weights}" "*.txt" tokenizer.model`;
+  const download = `huggingface-cli download ${repository} ${files}`;
+  const licence = published.gated
+    ? `accept its licence at https://huggingface.co/${repository}, run "huggingface-cli login", then either `
+    : "either ";
   throw new UserError(
     `backbone ${nameOrDirectory}: found neither in ${local} nor in the Hugging Face cache ${hub}; ` +
-      `accept its licence at https://huggingface.co/${named.repository}, run "huggingface-cli login", then either ` +
-      `"${download}" (fills the cache) or "${download} --local-dir ${local}"`,
+      `${licence}"${download}" (fills the cache) or "${download} --local-dir ${local}"`,
   );
 }
 
 function checkDirectory(directory: string): string {
   const status = statSync(directory, { throwIfNoEntry: false });
   if (!status?.isDirectory()) {
-    const names = Object.keys(NAMED).join(", ");
     const what = status ? "is a file" : "no such directory";
     throw new UserError(
-      `backbone ${directory}: ${what}; expected one of ${names}, or a Hugging Face model directory`,
+      `backbone ${directory}: ${what}; expected one of ${BACKBONE_NAMES.join(", ")}, or a Hugging Face model directory`,
     );
   }
   if (!existsSync(join(directory, "config.json"))) {

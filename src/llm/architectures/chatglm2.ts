@@ -12,6 +12,7 @@ export const chatglm2: Architecture = {
     fields.only("apply_residual_connection_post_layernorm", false, "residuals bypass the norms");
     fields.only("rmsnorm", true, "the only norm supported");
     fields.only("post_layer_norm", true, "a last norm is expected");
+    fields.only("rope_theta", 10000, "the base of its rotary positions");
     fields.only("rope_ratio", 1, "stretched rotary positions are not supported");
     fields.only("quantization_bit", 0, "use a checkpoint of F32, F16 or BF16 weights");
     const hiddenSize = fields.count("hidden_size");
