@@ -51,7 +51,7 @@ async function run(
   const suffix = step.upload(noise(SUFFIX * d, 2), [SUFFIX, d]);
   const { hidden, saved } = decoder.forward(step, batch, prefix, suffix, true);
   const dx = decoder.backward(step, saved!, step.upload(each(d, 3), [texts.length, d]));
-  const rows = [batch.prefixRows!, batch.outputRows].map((rows) => gatherRows(step, dx, rows));
+  const rows = [batch.prefixRows!, batch.outputRows!].map((rows) => gatherRows(step, dx, rows));
   const reads = [hidden, ...rows].map((tensor) => step.readFloats(tensor));
   await step.submit();
   const [h, atPrefix, atSuffix] = await Promise.all(reads);
