@@ -14,7 +14,7 @@ import {
   readConfigFile,
 } from "../src/train/config.ts";
 import { tokenBatches } from "../src/train/encode.ts";
-import { epochExamples } from "../src/train/examples.ts";
+import { epochExamples, trainingUsers } from "../src/train/examples.ts";
 import { learningRate } from "../src/train/schedule.ts";
 import { temporaryFolder } from "./temporary.ts";
 
@@ -74,6 +74,28 @@ t("examples depend on (seed, phase, epoch) alone, and on each of them", () => {
       assert.not.equal(rows(other), rows(KEY), JSON.stringify(other));
     }
   }
+});
+
+t("the share of the training data: nested, chosen by the seed, all at 1, none at 0", () => {
+  const users = Uint32Array.from({ length: 40 }, (_, u) => 3 * u);
+  const share = (trainShare: number, seed = 1) => [...trainingUsers(users, { trainShare, seed })];
+  assert.equal(share(1), [...users]);
+  assert.equal(share(0), []);
+  assert.is(share(0.001).length, 1);
+  let smaller: number[] = [];
+  for (const part of [0.05, 0.25, 0.5, 0.99]) {
+    const chosen = share(part);
+    assert.is(chosen.length, Math.round(40 * part));
+    assert.equal(
+      chosen,
+      [...new Set(chosen)].sort((a, b) => a - b),
+    );
+    assert.ok(chosen.every((user) => users.includes(user)));
+    assert.ok(smaller.every((user) => chosen.includes(user)));
+    smaller = chosen;
+  }
+  assert.equal(share(0.5), share(0.5));
+  assert.not.equal(share(0.5), share(0.5, 2));
 });
 
 t("the learning rate: constant, linear warm-up, cosine to zero", () => {
@@ -198,6 +220,10 @@ t("fields that contradict each other are refused", () => {
   refused(check({ mformerWidth: 100 }), /mformerWidth 100 does not split into 12 heads/);
   // Whole heads, but of 6.
   refused(check({ mformerWidth: 72 }), /mformerWidth 72 does not split into 12 heads of a multiple of 4/);
+  refused(
+    () => overlay(defaultConfig(), { trainShare: 1.5 }, "x"),
+    /trainShare is 1.5; expected a number from 0 to 1/,
+  );
   for (const pooling of ["mean", "eos"]) {
     refused(check({ prefix: "none", pooling }), /with prefix none, pooling (mean|eos) and no projection/);
     check({ prefix: "none", pooling, projection: true })();

@@ -1,10 +1,10 @@
 import { type Command, Option } from "commander";
-import { userSubset } from "../data/dataset.ts";
 import { evaluationCases } from "../eval/cases.ts";
 import { buildReport, reportJson } from "../eval/report.ts";
 import { formatReport } from "../eval/report-text.ts";
 import { writeFileAtomic } from "../files/atomic.ts";
 import { rankLaser, rankReferences } from "../train/evaluate.ts";
+import { runUsers } from "../train/examples.ts";
 import { openRun } from "../train/open-run.ts";
 import { latestRun } from "../train/run-folder.ts";
 import { adapterOption, openGpu } from "./adapter.ts";
@@ -31,7 +31,7 @@ export function registerEvaluate(program: Command): void {
     .addOption(
       new Option(
         "--users <n>",
-        "users to evaluate, chosen by the seed; 0: all (default: as trained)",
+        "users to evaluate, the same for every run; 0: all (default: as trained)",
       ).argParser(wholeNumber("--users", 0)),
     )
     .option("--json", "print one JSON object instead of the table (docs/evaluation.md)")
@@ -54,7 +54,7 @@ async function runEvaluate(folder: string | undefined, flags: EvaluateFlags): Pr
   using gpu = await openGpu(flags.adapter);
   const { session, embeddings } = await openRun(gpu, wanted, progress);
   const { dataset, config } = session;
-  const users = userSubset(dataset, flags.users ?? config.users, config.seed);
+  const users = runUsers(dataset, flags.users ?? config.users);
   const evaluation = evaluationCases(dataset, { users });
   const excludeSeen = flags.excludeSeen ?? false;
   const references = await rankReferences(gpu, session, evaluation, excludeSeen, progress);

@@ -7,7 +7,7 @@ import { METRICS, type MetricName, type Split } from "./summary.ts";
 const SHOWN_DIFFERENCES: readonly MetricName[] = ["recall@10", "ndcg@10", "mrr"];
 
 /** Shown where there is no number. */
-const NOTHING = "-";
+export const NOTHING = "-";
 
 /** Writes the report. Every value stands above its 95 % interval. */
 export function formatReport(report: Report): string {
@@ -61,7 +61,7 @@ function differenceTable({ differences, users }: Report): string[] {
 }
 
 /** The first column to the left, the others to the right, two spaces between. */
-function aligned(table: readonly (readonly string[])[]): string[] {
+export function aligned(table: readonly (readonly string[])[]): string[] {
   const widths = table[0].map((_, c) => Math.max(...table.map((row) => row[c].length)));
   return table.map((row) =>
     row
@@ -71,21 +71,24 @@ function aligned(table: readonly (readonly string[])[]): string[] {
   );
 }
 
-function heading(metric: MetricName): string {
+/** A metric's name as the head of a column. */
+export function heading(metric: string): string {
   return metric.startsWith("recall") ? metric.replace("r", "R") : metric.toUpperCase();
 }
 
-function decimal(value: number | null): string {
+/** Four digits, or a dash. */
+export function decimal(value: number | null): string {
   return value === null ? NOTHING : value.toFixed(4);
 }
 
 /** Four digits in five characters: .0834, or 1.000. */
-function short(value: number): string {
+export function short(value: number): string {
   const digits = Math.abs(value).toFixed(4);
   return digits.startsWith("0") ? digits.slice(1) : digits.slice(0, -1);
 }
 
-function sign(value: number): string {
+/** "+" or "-". */
+export function sign(value: number): string {
   return value < 0 ? "-" : "+";
 }
 
@@ -97,14 +100,19 @@ function signedDifference({ value, low, high, p }: Difference): string {
   if (value === null) return NOTHING;
   const mean = `${sign(value)}${Math.abs(value).toFixed(4)}`;
   if (low === null || high === null || p === null) return mean;
-  const chance = p < 0.002 ? "p<0.002" : `p=${p.toFixed(3)}`;
-  return `${mean} [${sign(low)}${short(low)}, ${sign(high)}${short(high)}] ${chance}`;
+  return `${mean} [${sign(low)}${short(low)}, ${sign(high)}${short(high)}] ${probability(p)}`;
+}
+
+/** A p value; 0.002 is the least that 1000 resamples can tell. */
+export function probability(p: number): string {
+  return p < 0.002 ? "p<0.002" : `p=${p.toFixed(3)}`;
 }
 
 function percent(share: number): string {
   return `${(100 * share).toFixed(1)} %`;
 }
 
-function count(n: number): string {
+/** A whole number with its thousands apart. */
+export function count(n: number): string {
   return n.toLocaleString("en-US");
 }

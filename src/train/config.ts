@@ -20,7 +20,8 @@ import { RECOMMENDER_NAMES, type RecommenderName } from "./recommender-settings.
 /** The table. Symbols are the paper's. */
 export const FIELDS = {
   seed: integer(1, 0, "seed of everything random: initial values, order, dropout, subsets"),
-  users: integer(0, 0, "train and evaluate on this many users, chosen by the seed (0: all)"),
+  users: integer(0, 0, "train and evaluate on this many users, the same for every seed (0: all)"),
+  trainShare: number(1, 0, "share of the users whose histories are trained on (Figure 3; 0: zero-shot)", 1),
   template: choice<TemplateName>("paper", TEMPLATES, "hard prompt (section 4.1, Table 5)"),
   maxHistory: integer(10, 1, "newest items a text shows (authors' code: 10)"),
   recommender: choice<RecommenderName>(

@@ -1,4 +1,26 @@
+import { type Dataset, userSubset } from "../data/dataset.ts";
 import { Random } from "../data/random.ts";
+import type { Config } from "./config.ts";
+
+/** Seed of the subset of users: not the run's, so that runs of several seeds are over the same users. */
+const SUBSET_SEED = 1;
+
+/** The users that a run trains, validates and is evaluated on (0: all): the same n for every run. */
+export function runUsers(dataset: Dataset, n: number): Uint32Array {
+  return userSubset(dataset, n, SUBSET_SEED);
+}
+
+/**
+ * Those of a run's users whose sequences are trained on: the share `trainShare` of them, chosen by the run's seed, so
+ * that a larger share holds every smaller one. At least one user, unless the share is 0.
+ */
+export function trainingUsers(users: Uint32Array, config: Pick<Config, "trainShare" | "seed">): Uint32Array {
+  const { trainShare, seed } = config;
+  if (trainShare === 1) return users;
+  const count = trainShare === 0 ? 0 : Math.max(1, Math.round(trainShare * users.length));
+  const order = new Random(seed, "training share").permutation(users.length);
+  return Uint32Array.from(order.subarray(0, count), (n) => users[n]).sort();
+}
 
 /** A training row: predict `target` from `history` (oldest first). */
 export interface Example {

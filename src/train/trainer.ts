@@ -4,7 +4,7 @@
  * stays fixed and only the user side goes on. Resumes to the bit from any checkpoint.
  */
 import { ADAM, Adam } from "../autograd/adam.ts";
-import { type Dataset, trainingSequence, userSubset, validationCase } from "../data/dataset.ts";
+import { type Dataset, trainingSequence, validationCase } from "../data/dataset.ts";
 import { mean, ndcg, recall } from "../eval/metrics.ts";
 import { rankUsers } from "../eval/rank.ts";
 import { UserError } from "../files/user-error.ts";
@@ -23,7 +23,7 @@ import {
 } from "./checkpoint.ts";
 import type { Config } from "./config.ts";
 import { encodeAll } from "./encode.ts";
-import { type Example, epochExamples } from "./examples.ts";
+import { type Example, epochExamples, runUsers, trainingUsers } from "./examples.ts";
 import { MetricsLog } from "./metrics-log.ts";
 import type { Progress } from "./progress.ts";
 import { learningRate } from "./schedule.ts";
@@ -74,7 +74,9 @@ class Trainer {
   private state: RunState = { position: { ...START }, items: null, itemEncoder: null, best: null };
   private readonly adam: Adam;
   private readonly items: Tensor;
+  /** Users that are validated, and those of them that are trained on. */
   private readonly users: Uint32Array;
+  private readonly trained: Uint32Array;
   private readonly loss: LossSettings;
   private log: MetricsLog | null = null;
   private warmed = false;
@@ -85,7 +87,8 @@ class Trainer {
     const decay = optimizer === "adamw" ? weightDecay : 0;
     this.adam = new Adam(gpu, laser.parameters, { ...ADAM, beta1, beta2, weightDecay: decay, clip });
     this.items = gpu.parameter([dataset.items.length, laser.backbone.hiddenSize]);
-    this.users = userSubset(dataset, config.users, config.seed);
+    this.users = runUsers(dataset, config.users);
+    this.trained = trainingUsers(this.users, config);
     this.loss = {
       temperature: config.temperature,
       lambda: config.lambda,
@@ -110,17 +113,16 @@ class Trainer {
     }
     this.log = await MetricsLog.open(folder, this.state.position.update);
     const { position } = this.state;
+    // Without a user to train on there is no epoch of either phase: zero-shot.
+    const most = (epochs: number) => (this.trained.length ? epochs : 0);
+    const goesOn = (epochs: number) => position.epoch < most(epochs) && position.sinceBest < config.patience;
+    if (most(config.phase1Epochs) + most(config.phase2Epochs) === 0)
+      progress.line("zero-shot: nothing is trained, only the items are encoded");
     if (position.phase === 1) {
-      while (position.epoch < config.phase1Epochs && position.sinceBest < config.patience) await this.epoch();
+      while (goesOn(config.phase1Epochs)) await this.epoch();
       await this.beginPhase2();
     }
-    while (
-      !position.finished &&
-      position.epoch < config.phase2Epochs &&
-      position.sinceBest < config.patience
-    ) {
-      await this.epoch();
-    }
+    while (!position.finished && goesOn(config.phase2Epochs)) await this.epoch();
     position.finished = true;
     const best = this.state.best!;
     const artifact = { user: best.parameters, item: best.itemEncoder, items: best.items };
@@ -177,7 +179,7 @@ class Trainer {
     const { phase, epoch } = position;
     // A checkpoint at the very start of an epoch of phase 1 is taken before the encoding.
     if (phase === 1 && position.updateInEpoch === 0) await this.encodeItems();
-    const sequences = [...this.users].map((user) => ({
+    const sequences = [...this.trained].map((user) => ({
       user,
       items: trainingSequence(dataset.sequences[user]),
     }));
