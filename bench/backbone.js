@@ -37,8 +37,8 @@ export async function randomLlama(gpu, config, storage) {
     return gpu.parameter([rows, width], storage, values ?? new Uint32Array(halves.buffer));
   };
   const norm = (width) => gpu.parameter([width], "f32", new Float32Array(width).fill(1));
-  const weights = await laser.mapWeights(laser.weightSources(config), ({ shape, small }) =>
-    small ? norm(shape[0]) : weight(...shape),
+  const weights = await laser.mapWeights(laser.weightSources(config), ({ shape, role }) =>
+    role === "vector" ? norm(shape[0]) : weight(...shape),
   );
   return new laser.Decoder(config, weights);
 }

@@ -362,7 +362,7 @@ t("weights stream in bounded pieces, as f32 and as packed f16", async () => {
     await using checkpoint = (await openDecoderCheckpoint(path, CONFIG)).checkpoint;
     for (const maxBytes of [16, 50, 1000]) {
       const f32: number[] = [];
-      for await (const { first, elements, words } of streamWeights(checkpoint, name, "f32", maxBytes)) {
+      for await (const { first, elements, words } of streamWeights(checkpoint, name, "f32", { maxBytes })) {
         assert.is(first, f32.length);
         assert.is(first % 2, 0);
         assert.ok(elements === words.length && elements * (dtype === "F32" ? 4 : 2) <= maxBytes);
@@ -370,7 +370,7 @@ t("weights stream in bounded pieces, as f32 and as packed f16", async () => {
       }
       assert.equal(f32, [...expected]);
       const f16: number[] = [];
-      for await (const { first, words } of streamWeights(checkpoint, name, "f16", maxBytes)) {
+      for await (const { first, words } of streamWeights(checkpoint, name, "f16", { maxBytes })) {
         assert.is(first, 2 * (f16.length / 2));
         const pairs = new Uint16Array(words.buffer, words.byteOffset, words.length * 2);
         f16.push(...halvesToFloats(pairs));
@@ -400,7 +400,7 @@ t("weights stream as quantised rows in pieces of whole rows, the same however th
       for (const maxBytes of [3, 50, 1000]) {
         const words: number[] = [];
         let elements = 0;
-        for await (const piece of streamWeights(checkpoint, name, storage, maxBytes)) {
+        for await (const piece of streamWeights(checkpoint, name, storage, { maxBytes })) {
           assert.is(piece.byte, 4 * words.length);
           assert.is(piece.first, elements);
           assert.is(piece.elements % width, 0);
@@ -412,6 +412,43 @@ t("weights stream as quantised rows in pieces of whole rows, the same however th
         assert.equal(words, [...expected], `${dtype}, ${storage}, ${maxBytes}`);
       }
     }
+  }
+});
+
+t("a matrix stored [in, out] streams as quantised rows of inputs, whatever fits at once", async () => {
+  const [inputs, outputs] = [70, 9];
+  const values = Float32Array.from({ length: inputs * outputs }, (_, i) => Math.sin(i));
+  const path = directory();
+  const write = (data: Float32Array) =>
+    writeSafetensors(join(path, "model.safetensors"), [
+      { name: "x", dtype: "F32", shape: [inputs, outputs], data },
+    ]);
+  await write(values);
+  const rows = values.map((_, i) => values[(i % inputs) * outputs + Math.floor(i / inputs)]);
+  const expected = quantizeRows(rows, inputs, "int4").words;
+  {
+    await using checkpoint = await openCheckpoint(path);
+    // Less than a column, two columns, all but one, all.
+    for (const maxBytes of [7, 600, 2300, 10_000]) {
+      const words: number[] = [];
+      for await (const piece of streamWeights(checkpoint, "x", "int4", { maxBytes, transposed: true })) {
+        assert.is(piece.byte, 4 * words.length);
+        words.push(...piece.words);
+      }
+      assert.equal(words, [...expected], `${maxBytes}`);
+    }
+  }
+  // Errors name the element as the file counts them.
+  for (const [value, message] of [
+    [7e4, /tensor x, element 375: 70000 is beyond/],
+    [Number.NaN, /tensor x, element 375 is NaN/],
+  ] as const) {
+    await write(values.slice().fill(value, 375, 376));
+    await using checkpoint = await openCheckpoint(path);
+    const read = async () => {
+      for await (const _ of streamWeights(checkpoint, "x", "int4", { maxBytes: 600, transposed: true }));
+    };
+    assert.match(await refusal(read), message);
   }
 });
 
@@ -433,7 +470,7 @@ t("NaN, infinite and too large weights are refused, naming tensor and element", 
     await using checkpoint = (await openDecoderCheckpoint(path, CONFIG)).checkpoint;
     const message = await refusal(async () => {
       // Pieces of 8 (f32) or 16 (16-bit) elements: the index counts from the tensor's start, not the piece's.
-      for await (const _ of streamWeights(checkpoint, Q, storage, 32));
+      for await (const _ of streamWeights(checkpoint, Q, storage, { maxBytes: 32 }));
     });
     assert.match(message, join(path, "model.safetensors"));
     return message;

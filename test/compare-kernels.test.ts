@@ -29,9 +29,13 @@ for (const { path } of dumps) {
 
 testSharpness(t, () => comparison, dumps, temporaryFolder());
 
-t("linear with its weight in f16", async () => {
-  const half = new Comparison(gpu, "f16", null);
-  for (const { path, kind } of dumps) if (kind === "linear") assertPasses(await half.file(path));
-});
+for (const storage of ["f16", "int8", "int4"] as const) {
+  t(`linear and conv1d with their weight in ${storage}`, async () => {
+    const stored = new Comparison(gpu, storage, null);
+    for (const { path, kind } of dumps) {
+      if (kind === "linear" || kind === "conv1d") assertPasses(await stored.file(path));
+    }
+  });
+}
 
 t.run();

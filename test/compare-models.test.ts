@@ -11,10 +11,11 @@ const gpu = await openTestGpu();
 const f32 = new Comparison(gpu, "f32", CHECKPOINTS);
 /** For changed copies of dumps, which lie elsewhere. */
 const changed = new Comparison(gpu, "f32", DUMPS);
-const f16 = new Comparison(gpu, "f16", CHECKPOINTS);
+const STORAGES = ["f16", "int8", "int4"] as const;
+const stored = STORAGES.map((storage) => new Comparison(gpu, storage, CHECKPOINTS));
 t.after(async () => {
   await f32.release();
-  await f16.release();
+  for (const comparison of stored) await comparison.release();
   await changed.release();
   gpu.close();
 });
@@ -36,11 +37,13 @@ for (const { path } of dumps) {
 }
 
 for (const { path, kind } of dumps.filter((dump) => frozen.includes(dump.kind))) {
-  t(`${basename(path)}, frozen weights in f16`, async () => {
-    const report = await f16.file(path);
-    assertPasses(report);
-    assert.is(report.kind, kind);
-  });
+  for (const [i, storage] of STORAGES.entries()) {
+    t(`${basename(path)}, frozen weights in ${storage}`, async () => {
+      const report = await stored[i].file(path);
+      assertPasses(report);
+      assert.is(report.kind, kind);
+    });
+  }
 }
 
 const own = dumps.filter(({ path }) => !path.includes("stories260K"));

@@ -3,7 +3,7 @@ import { Comparison, type FileReport, passes } from "../eval/compare/compare.ts"
 import { findDumps } from "../eval/compare/find-dumps.ts";
 import { reportLines, summarize, summaryLines } from "../eval/compare/report.ts";
 import { UserError } from "../files/user-error.ts";
-import type { WeightStorage } from "../llm/weight-stream.ts";
+import { WEIGHT_STORAGES, type WeightStorage } from "../llm/weight-stream.ts";
 import { adapterOption, openGpu } from "./adapter.ts";
 
 interface CompareFlags {
@@ -21,7 +21,7 @@ export function registerCompare(program: Command): void {
     .argument("<path...>", "dumps (.safetensors), or directories of them; checkpoint directories are skipped")
     .addOption(adapterOption())
     .addOption(
-      new Option("--weights <type>", "storage of frozen weights").choices(["f32", "f16"]).default("f32"),
+      new Option("--weights <type>", "storage of frozen weights").choices(WEIGHT_STORAGES).default("f32"),
     )
     .option("--checkpoints <dir>", "where to look for checkpoints that do not lie beside their dump")
     .option("--json", "print one JSON object instead of text")

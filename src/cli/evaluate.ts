@@ -3,6 +3,7 @@ import { evaluationCases } from "../eval/cases.ts";
 import { buildReport, reportJson } from "../eval/report.ts";
 import { formatReport } from "../eval/report-text.ts";
 import { writeFileAtomic } from "../files/atomic.ts";
+import { WEIGHT_STORAGES, type WeightStorage } from "../llm/weight-stream.ts";
 import { rankLaser, rankReferences } from "../train/evaluate.ts";
 import { runUsers } from "../train/examples.ts";
 import { openRun } from "../train/open-run.ts";
@@ -16,6 +17,7 @@ interface EvaluateFlags {
   readonly json?: boolean;
   readonly out?: string;
   readonly users?: number;
+  readonly weights?: WeightStorage;
   readonly adapter?: string;
 }
 
@@ -34,6 +36,12 @@ export function registerEvaluate(program: Command): void {
         "users to evaluate, the same for every run; 0: all (default: as trained)",
       ).argParser(wholeNumber("--users", 0)),
     )
+    .addOption(
+      new Option(
+        "--weights <type>",
+        "store the backbone otherwise than in training, to see what that costs (users are encoded with it; the item embeddings stay the run's)",
+      ).choices(WEIGHT_STORAGES),
+    )
     .option("--json", "print one JSON object instead of the table (docs/evaluation.md)")
     .option("--out <file>", "also write the JSON object to a file")
     .addOption(adapterOption())
@@ -42,7 +50,8 @@ export function registerEvaluate(program: Command): void {
       `
 Examples:
   laser evaluate
-  laser evaluate runs/mine-llama2-1 --exclude-seen --out report.json`,
+  laser evaluate runs/mine-llama2-1 --exclude-seen --out report.json
+  laser evaluate --weights int4`,
     )
     .action(runEvaluate);
 }
@@ -52,7 +61,7 @@ async function runEvaluate(folder: string | undefined, flags: EvaluateFlags): Pr
   const wanted = folder ?? (await latestRun());
   if (!folder) console.error(`run ${wanted}`);
   using gpu = await openGpu(flags.adapter);
-  const { session, embeddings } = await openRun(gpu, wanted, progress);
+  const { session, embeddings } = await openRun(gpu, wanted, progress, { weights: flags.weights });
   const { dataset, config } = session;
   const users = runUsers(dataset, flags.users ?? config.users);
   const evaluation = evaluationCases(dataset, { users });
@@ -60,7 +69,8 @@ async function runEvaluate(folder: string | undefined, flags: EvaluateFlags): Pr
   const references = await rankReferences(gpu, session, evaluation, excludeSeen, progress);
   // Items that were added later are nobody's target: the candidates are the dataset's.
   const known = embeddings.rows(0, dataset.items.length);
-  const laser = await rankLaser(session, known, evaluation, excludeSeen, progress);
+  const name = flags.weights ? `Laser (${flags.weights})` : "Laser";
+  const laser = await rankLaser(session, known, evaluation, excludeSeen, progress, name);
   const methods = [...references, laser];
   const report = buildReport({ dataset, evaluation, methods, excludeSeen, subject: laser.name });
   if (flags.out) await writeFileAtomic(flags.out, reportJson(report));

@@ -20,7 +20,7 @@ function describe(error: unknown): string {
   const message = oneLine(error instanceof Error ? error.message : String(error));
   if (error instanceof UserError) return `error: ${message}`;
   if (error instanceof GpuOutOfMemoryError) {
-    return `error: ${message}; use a smaller --batch-size or --token-budget, or --weights f16`;
+    return `error: ${message}; use a smaller --batch-size or --token-budget, or fewer bits (--weights f16, int8 or int4)`;
   }
   if (error instanceof GpuLostError)
     return `error: ${message}; what was checkpointed is safe: go on with --resume`;

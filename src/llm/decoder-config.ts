@@ -61,7 +61,10 @@ export interface DecoderConfig {
   readonly endId?: number;
   /** Which linear layers have a bias. */
   readonly biases: "none" | "qkv" | "all";
-  /** How linear weights lie in the checkpoint, and so in GPU memory: [out, in], or as GPT-2's Conv1D [in, out]. */
+  /**
+   * How linear weights lie in the checkpoint, and so in GPU memory: [out, in], or as GPT-2's Conv1D [in, out].
+   * Quantised, they always lie [out, in] in GPU memory: the columns that share a scale are inputs.
+   */
   readonly linear: "out-in" | "in-out";
 }
 

@@ -51,24 +51,26 @@ export interface SourceTensor {
 export interface WeightSource {
   readonly shape: readonly number[];
   readonly parts: readonly SourceTensor[];
-  /** Norms and biases are small and always f32; the rest takes the storage that was asked for. */
-  readonly small: boolean;
+  readonly role: WeightRole;
 }
+
+/** What a weight does: norms and biases are vectors; the rows of a table are looked up; the rest are linear layers. */
+export type WeightRole = "vector" | "table" | "linear";
 
 /** Where every weight of a decoder comes from. `prefix` is what the checkpoint's names begin with, by default the first. */
 export function weightSources(config: DecoderConfig, prefix?: string): DecoderWeights<WeightSource> {
   const names = architectureOfClass(config.architecture)!.tensors;
   const start = prefix ?? names.prefixes[0];
   const { hiddenSize: d, heads, keyValueHeads, headSize, intermediateSize } = config;
-  const source = (parts: SourceTensor[], small: boolean): WeightSource => {
+  const source = (parts: SourceTensor[], role: WeightRole): WeightSource => {
     const [first, ...rest] = parts;
     const rows = rest.reduce((sum, { shape }) => sum + shape[0], first.shape[0]);
-    return { shape: [rows, ...first.shape.slice(1)], parts, small };
+    return { shape: [rows, ...first.shape.slice(1)], parts, role };
   };
   const table = (name: string, rows: number) =>
-    source([{ name: `${start}${name}.weight`, shape: [rows, d] }], false);
+    source([{ name: `${start}${name}.weight`, shape: [rows, d] }], "table");
   const norm = (name: string): NormWeights<WeightSource> => {
-    const part = (end: string) => source([{ name: `${start}${name}.${end}`, shape: [d] }], true);
+    const part = (end: string) => source([{ name: `${start}${name}.${end}`, shape: [d] }], "vector");
     return { weight: part("weight"), bias: config.norm.kind === "layer" ? part("bias") : null };
   };
   /** `outs`: the output widths of the parts; given one name, they lie fused in one tensor. */
@@ -85,12 +87,12 @@ export function weightSources(config: DecoderConfig, prefix?: string): DecoderWe
     return {
       weight: source(
         part("weight", (out) => (config.linear === "out-in" ? [out, into] : [into, out])),
-        false,
+        "linear",
       ),
       bias: bias
         ? source(
             part("bias", (out) => [out]),
-            true,
+            "vector",
           )
         : null,
     };
@@ -107,7 +109,7 @@ export function weightSources(config: DecoderConfig, prefix?: string): DecoderWe
       queryKeyNorm: config.queryKeyNorm
         ? source(
             names.queryKeyNorm!.map((part) => ({ name: `${at}.${part}.weight`, shape: [headSize] })),
-            true,
+            "vector",
           )
         : null,
       output: linear(at, [names.output], [d], heads * headSize, all),

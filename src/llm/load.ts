@@ -1,29 +1,48 @@
 import { freemem } from "node:os";
 import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
-import { bytesOf, sizeOf, type Tensor } from "../gpu/tensor.ts";
+import { bytesOf, isQuantized, sizeOf, type Tensor } from "../gpu/tensor.ts";
 import { openDecoderCheckpoint } from "./checkpoint.ts";
 import type { Checkpoint } from "./checkpoint-index.ts";
 import { readDecoderConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import { everyWeight, mapWeights, type WeightSource, weightSources } from "./decoder-weights.ts";
-import { streamWeights, type WeightStorage } from "./weight-stream.ts";
+import { streamWeights, WEIGHT_STORAGES, type WeightStorage } from "./weight-stream.ts";
 
 export interface LoadOptions {
-  /** Storage of the linear weights and the embeddings; norms and biases are always f32. */
+  /** Storage of the linear weights; tables of embeddings are never below f16, norms and biases always f32. */
   readonly weights: WeightStorage;
   /** Called with the bytes read so far of the checkpoint's total. */
   readonly onProgress?: (bytes: number, total: number) => void;
 }
 
-const storageOf = ({ small }: WeightSource, storage: WeightStorage): WeightStorage =>
-  small ? "f32" : storage;
+/** How a weight lies in GPU memory. */
+interface Placement {
+  readonly storage: WeightStorage;
+  readonly shape: readonly number[];
+  /** With its axes exchanged from how it lies in the checkpoint. */
+  readonly transposed: boolean;
+}
+
+/**
+ * The storage asked for is that of linear layers. Tables stay f16: a look-up reads a few rows, so that a quantised table
+ * would save memory alone, little of a large model's, and its errors enter every layer (docs/kernels/product.md has
+ * figures).
+ */
+function placementOf({ shape, role }: WeightSource, config: DecoderConfig, asked: WeightStorage): Placement {
+  if (role === "vector") return { storage: "f32", shape, transposed: false };
+  if (!isQuantized(asked)) return { storage: asked, shape, transposed: false };
+  if (role === "table") return { storage: "f16", shape, transposed: false };
+  const transposed = config.linear === "in-out";
+  return { storage: asked, shape: transposed ? shape.toReversed() : shape, transposed };
+}
 
 /** Bytes of every frozen weight in GPU memory, largest first. */
-function weightBytes(config: DecoderConfig, storage: WeightStorage): number[] {
+function weightBytes(config: DecoderConfig, asked: WeightStorage): number[] {
   return everyWeight(weightSources(config))
-    .map((source) => bytesOf(source.shape, storageOf(source, storage)))
+    .map((source) => placementOf(source, config, asked))
+    .map(({ shape, storage }) => bytesOf(shape, storage))
     .sort((a, b) => b - a);
 }
 
@@ -38,15 +57,21 @@ function checkFits(gpu: Gpu, directory: string, config: DecoderConfig, storage: 
   const [widest] = weightBytes(config, storage);
   if (widest > most) {
     throw new UserError(
-      `${directory}: its largest tensor needs ${gib(widest)} in ${storage}, this adapter's buffers hold ${gib(most)}; use ${storage === "f32" ? "--weights f16" : "a smaller backbone"}`,
+      `${directory}: its largest tensor needs ${gib(widest)} in ${storage}, this adapter's buffers hold ${gib(most)}; use ${smaller(storage)}a smaller backbone`,
     );
   }
   const needed = decoderBytes(config, storage);
   if (gpu.software && needed > freemem()) {
     throw new UserError(
-      `${directory}: its weights need ${gib(needed)} in ${storage}, this machine has ${gib(freemem())} free and the adapter (${gpu.adapterName}) computes in main memory; use ${storage === "f32" ? "--weights f16 or " : ""}a smaller backbone or a GPU`,
+      `${directory}: its weights need ${gib(needed)} in ${storage}, this machine has ${gib(freemem())} free and the adapter (${gpu.adapterName}) computes in main memory; use ${smaller(storage)}a smaller backbone or a GPU`,
     );
   }
+}
+
+/** The advice to take the next smaller storage, where there is one. */
+function smaller(storage: WeightStorage): string {
+  const next = WEIGHT_STORAGES[WEIGHT_STORAGES.indexOf(storage) + 1];
+  return next ? `--weights ${next} or ` : "";
 }
 
 /** Bytes as GiB, for messages. */
@@ -63,9 +88,10 @@ export async function loadDecoder(gpu: Gpu, directory: string, options: LoadOpti
   checkFits(gpu, directory, config, options.weights);
   const { checkpoint, sources } = await openDecoderCheckpoint(directory, config);
   await using _closed = checkpoint;
-  const loader = new Loader(gpu, checkpoint, options);
+  const loader = new Loader(gpu, checkpoint, config, options);
   try {
-    return new Decoder(config, await mapWeights(sources, (source) => loader.load(source)));
+    const weights = await mapWeights(sources, (source) => loader.load(source));
+    return new Decoder(isQuantized(options.weights) ? { ...config, linear: "out-in" } : config, weights);
   } catch (error) {
     for (const tensor of loader.loaded) gpu.release(tensor);
     throw error;
@@ -81,6 +107,7 @@ class Loader {
   constructor(
     private readonly gpu: Gpu,
     private readonly checkpoint: Checkpoint,
+    private readonly config: DecoderConfig,
     private readonly options: LoadOptions,
   ) {
     this.total = checkpoint.names.reduce((sum, name) => sum + checkpoint.info(name).bytes, 0);
@@ -88,13 +115,13 @@ class Loader {
 
   /** One GPU tensor from checkpoint tensors stacked along the first axis. */
   async load(source: WeightSource): Promise<Tensor> {
-    const storage = storageOf(source, this.options.weights);
-    const tensor = this.gpu.parameter(source.shape, storage);
+    const { storage, shape: placed, transposed } = placementOf(source, this.config, this.options.weights);
+    const tensor = this.gpu.parameter(placed, storage);
     this.loaded.push(tensor);
     let start = tensor.offset;
     for (const { name, shape } of source.parts) {
       const { bytes } = this.checkpoint.info(name);
-      for await (const piece of streamWeights(this.checkpoint, name, storage)) {
+      for await (const piece of streamWeights(this.checkpoint, name, storage, { transposed })) {
         if ((start + piece.byte) % 4 !== 0)
           throw new UserError(`tensor ${name} has an odd number of elements; use --weights f32`);
         const words = piece.words as Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
@@ -108,7 +135,7 @@ class Loader {
           await this.gpu.flush();
         }
       }
-      start += bytesOf(shape, storage);
+      start += bytesOf(transposed ? shape.toReversed() : shape, storage);
     }
     return tensor;
   }

@@ -68,10 +68,10 @@ export async function writeRandomCheckpoint(
 function tensorsOf(json: Readonly<Record<string, unknown>>): (SourceTensor & { exponent: number | null })[] {
   const config = parseDecoderConfig("config.json", json);
   const names = architectureOfClass(config.architecture)!.tensors;
-  const tensors = everyWeight(weightSources(config)).flatMap(({ parts, small }) =>
+  const tensors = everyWeight(weightSources(config)).flatMap(({ parts, role }) =>
     parts.map(({ name, shape }) => {
       // A norm's weights are about 1; biases, and weights divided by the root of their inputs, leave unit sizes alone.
-      if (small) return { name, shape, exponent: name.endsWith(".bias") ? -4 : null };
+      if (role === "vector") return { name, shape, exponent: name.endsWith(".bias") ? -4 : null };
       return { name, shape, exponent: -Math.ceil(Math.log2(config.hiddenSize) / 2) };
     }),
   );

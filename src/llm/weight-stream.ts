@@ -22,10 +22,16 @@ export interface WeightPiece {
   readonly words: Float32Array | Uint32Array;
 }
 
+export interface StreamOptions {
+  /** Bytes of the file to hold at once; whole rows, and at least one, where weights are quantised. Default: 16 MiB. */
+  readonly maxBytes?: number;
+  /** Give the columns of a matrix as rows (quantised storages only). */
+  readonly transposed?: boolean;
+}
+
 /**
- * A tensor's values in the storage asked for, in pieces of at most `maxBytes` of the file (whole rows, and at least one,
- * where weights are quantised): neither the file nor the tensor is ever whole in memory. Every value is checked on the
- * way.
+ * A tensor's values in the storage asked for, in pieces: neither the file nor the tensor is ever whole in memory. Every
+ * value is checked on the way.
  *
  * @throws UserError naming the file, the tensor and the element: NaN or infinite, or beyond f16's range (+-65504) when
  * another storage than f32 was asked for.
@@ -34,25 +40,30 @@ export async function* streamWeights(
   checkpoint: Checkpoint,
   name: string,
   storage: WeightStorage,
-  maxBytes = 16 * 2 ** 20,
+  { maxBytes = 16 * 2 ** 20, transposed = false }: StreamOptions = {},
 ): AsyncGenerator<WeightPiece, void, undefined> {
   const { dtype, path, shape } = checkpoint.info(name);
   const widen = WIDEN[dtype];
   if (!widen) throw new UserError(`${path}: tensor ${name} is ${dtype}, expected F32, F16 or BF16`);
-  const width = shape[shape.length - 1] ?? 1;
-  let first = 0;
   if (isQuantized(storage)) {
-    const row = width * ITEM_BYTES[dtype];
-    for await (const bytes of checkpoint.chunks(name, Math.max(row, maxBytes - (maxBytes % row)))) {
-      const values = widen(bytes);
-      checkFinite(path, name, values, first);
+    const width = transposed ? shape[0] : shape[shape.length - 1];
+    const stride = rowBytes(width, storage);
+    let row = 0;
+    for await (const { values, elementAt } of (transposed ? columns : rows)(
+      checkpoint,
+      name,
+      widen,
+      maxBytes,
+    )) {
       const { words, overflow } = quantizeRows(values, width, storage);
-      if (overflow >= 0) throw tooLarge(path, name, first + overflow, values[overflow]);
-      yield { byte: (first / width) * rowBytes(width, storage), first, elements: values.length, words };
-      first += values.length;
+      if (overflow >= 0) throw tooLarge(path, name, elementAt(overflow), values[overflow]);
+      yield { byte: row * stride, first: row * width, elements: values.length, words };
+      row += values.length / width;
     }
     return;
   }
+  if (transposed) throw new Error(`${name}: columns are only given as quantised rows`);
+  let first = 0;
   // A multiple of 16 bytes holds an even number of elements of any dtype, so pairs of f16 never straddle two pieces.
   for await (const bytes of checkpoint.chunks(name, Math.max(16, maxBytes - (maxBytes % 16)))) {
     const elements = bytes.byteLength / ITEM_BYTES[dtype];
@@ -71,6 +82,56 @@ export async function* streamWeights(
     }
     yield { byte: rowBytes(first, storage), first, elements, words };
     first += elements;
+  }
+}
+
+/** Whole rows of a matrix as f32, or columns as rows. */
+interface Rows {
+  readonly values: Float32Array;
+  /** The index in the tensor of values[i]. */
+  elementAt(i: number): number;
+}
+
+type Widen = (bytes: Uint8Array) => Float32Array;
+
+/** A matrix row by row, each checked to be finite, in pieces of at most `maxBytes` of the file but at least a row. */
+async function* rows(
+  checkpoint: Checkpoint,
+  name: string,
+  widen: Widen,
+  maxBytes: number,
+): AsyncGenerator<Rows> {
+  const { dtype, path, shape } = checkpoint.info(name);
+  const row = shape[shape.length - 1] * ITEM_BYTES[dtype];
+  let first = 0;
+  for await (const bytes of checkpoint.chunks(name, Math.max(row, maxBytes - (maxBytes % row)))) {
+    const start = first;
+    const values = widen(bytes);
+    checkFinite(path, name, values, start);
+    first += values.length;
+    yield { values, elementAt: (i) => start + i };
+  }
+}
+
+/** A matrix column by column, in bands of at most `maxBytes`; the tensor is read once for each band. */
+async function* columns(
+  checkpoint: Checkpoint,
+  name: string,
+  widen: Widen,
+  maxBytes: number,
+): AsyncGenerator<Rows> {
+  const [height, width] = checkpoint.info(name).shape;
+  const most = Math.max(1, Math.floor(maxBytes / (4 * height)));
+  for (let from = 0; from < width; from += most) {
+    const count = Math.min(most, width - from);
+    const values = new Float32Array(count * height);
+    let row = 0;
+    for await (const piece of rows(checkpoint, name, widen, maxBytes)) {
+      for (let start = from; start < piece.values.length; start += width, row++) {
+        for (let c = 0; c < count; c++) values[c * height + row] = piece.values[start + c];
+      }
+    }
+    yield { values, elementAt: (i) => (i % height) * width + from + Math.floor(i / height) };
   }
 }
 

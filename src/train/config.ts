@@ -5,6 +5,7 @@
 import { readFile } from "node:fs/promises";
 import { TEMPLATES, type TemplateName } from "../data/template.ts";
 import { UserError } from "../files/user-error.ts";
+import { WEIGHT_STORAGES } from "../llm/weight-stream.ts";
 import {
   checkValue,
   choice,
@@ -29,7 +30,7 @@ export const FIELDS = {
     RECOMMENDER_NAMES,
     "frozen ID recommender underneath (Figure 5); vectors: item vectors made elsewhere",
   ),
-  weights: choice("f16", ["f16", "f32"], "storage of the frozen backbone in GPU memory"),
+  weights: choice("f16", WEIGHT_STORAGES, "storage of the frozen backbone's linear weights in GPU memory"),
 
   prefix: choice(
     "mformer",

@@ -5,6 +5,7 @@ import { openSafetensors, writeSafetensors } from "../files/safetensors.ts";
 import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import type { WeightStorage } from "../llm/weight-stream.ts";
 import { changedFile, fingerprint, loadBackbone, openBackbone } from "./backbone.ts";
 import { type Artifact, type Flat, loadArtifact } from "./checkpoint.ts";
 import { openData } from "./data-source.ts";
@@ -46,10 +47,16 @@ export async function runDataset({ folder, info }: StoredRun, progress: Progress
 
 /**
  * Opens a trained run with everything it computes with. Throws UserError when a part is missing or another than the
- * run was trained with.
+ * run was trained with. `weights` stores the backbone otherwise than in training; E stays what training made.
  */
-export async function openRun(gpu: Gpu, folder: string, progress: Progress): Promise<OpenRun> {
-  const run = await readRun(folder);
+export async function openRun(
+  gpu: Gpu,
+  folder: string,
+  progress: Progress,
+  { weights }: { readonly weights?: WeightStorage } = {},
+): Promise<OpenRun> {
+  const stored = await readRun(folder);
+  const run = weights ? { ...stored, config: { ...stored.config, weights } } : stored;
   const { config, info } = run;
   const dataset = await runDataset(run, progress);
   const files = await openBackbone(info.backbone.directory);

@@ -2,7 +2,7 @@ import type { Gpu } from "../../gpu/device.ts";
 import type { Step } from "../../gpu/step.ts";
 import type { Decoder } from "../../llm/decoder.ts";
 import type { WeightStorage } from "../../llm/weight-stream.ts";
-import { KERNEL_F32, MODEL_F32, STORAGE_F16 } from "../tolerances.ts";
+import { KERNEL_F32, MODEL_F32, STORAGE } from "../tolerances.ts";
 import type { Dump } from "./dump.ts";
 import { Outputs } from "./outputs.ts";
 
@@ -27,7 +27,7 @@ export function kernelKind(
   options: { readonly hasWeights?: boolean } = {},
 ): Kind {
   return {
-    tolerance: (weights) => (options.hasWeights && weights === "f16" ? STORAGE_F16 : KERNEL_F32),
+    tolerance: (weights) => (options.hasWeights ? STORAGE[weights].kernel : KERNEL_F32),
     run: async (context, dump) => {
       // A dry run first: it checks the inputs, and compiles the kernels of the case in parallel.
       await context.gpu.warm((step) => record(step, dump, new Outputs(dump), context));
@@ -39,10 +39,10 @@ export function kernelKind(
   };
 }
 
-/** A kind that runs a whole model; `frozen` when it has a backbone, whose weights may be f16. */
+/** A kind that runs a whole model; `frozen` when it has a backbone, whose weights may be stored otherwise than in f32. */
 export function modelKind(run: Kind["run"], options: { readonly frozen: boolean }): Kind {
   return {
-    tolerance: (weights) => (options.frozen && weights === "f16" ? STORAGE_F16 : MODEL_F32),
+    tolerance: (weights) => (options.frozen ? STORAGE[weights].model : MODEL_F32),
     run,
   };
 }
