@@ -58,7 +58,10 @@ t("a run of another configuration or recommender is refused by name", async () =
     }
   };
   const folder = join(home, "once");
-  await refuses(runOf(job, folder, tinyConfig({ lambda: 0 })), "lambda is 0", "began with 0.1");
+  await refuses(
+    runOf(job, folder, tinyConfig({ lambda: 0 })),
+    "whose lambda is 0.1, not 0; choose another folder",
+  );
   const settings = { ...job.recommender.settings, epochs: 3 };
   const other = { ...job, recommender: { ...job.recommender, settings } };
   await refuses(runOf(other, folder, tinyConfig()), folder, "another recommender");

@@ -1,4 +1,4 @@
-/** What hyper-parameters a command was asked for: --preset, --config, --ablation and the flags of the fields. */
+/** What hyper-parameters a command was asked for: --config, --ablation, and the flags of the fields and the recommender. */
 import { UserError } from "../files/user-error.ts";
 import { ablationNamed } from "../train/ablations.ts";
 import {
@@ -10,21 +10,33 @@ import {
   readConfigFile,
 } from "../train/config.ts";
 import { configFromFlags } from "./flags.ts";
+import { type GivenRecommender, givenRecommender } from "./recommender-flag.ts";
 
 /** The flags that say what hyper-parameters are wanted, beside one for every field. */
 export interface ConfigFlags extends Record<string, unknown> {
   readonly preset?: string;
   readonly config?: string;
   readonly ablation?: string;
+  readonly recommender?: string;
+  readonly itemVectors?: string;
+  readonly itemIds?: string;
 }
 
 /** Fields that were asked for, and by what, in the order in which they win. */
 export type Asked = { values: Partial<Config>; source: string }[];
 
 /**
- * What was asked for by --config, --ablation and the flags. Throws UserError for a flag that contradicts the ablation.
+ * What was asked for by --config, --ablation and the flags, and the recommender that was named, if one was. Throws
+ * UserError for a flag that contradicts the ablation.
  */
-export async function askedFor(flags: ConfigFlags): Promise<Asked> {
+export async function askedFor(
+  flags: ConfigFlags,
+): Promise<{ asked: Asked; given: GivenRecommender | null }> {
+  const given = await givenRecommender(flags);
+  return { asked: await askedFields({ ...flags, recommender: given?.name }), given };
+}
+
+async function askedFields(flags: ConfigFlags): Promise<Asked> {
   const asked: Asked = [];
   if (flags.config) {
     const values = await readConfigFile(flags.config);

@@ -75,7 +75,7 @@ Presets (\`--preset\`):
 ${presets.join("\n")}
 
 Ablations (\`--ablation\`): every row of the paper's tables 3, 4 and 5 is one flag. It sets the fields beside it, over the
-preset and the config file; a flag that says otherwise is refused.
+preset and the config file; a flag that says otherwise is refused. \`laser ablations\` trains them all.
 
 | flag | row | in the paper | the same as |
 |---|---|---|---|

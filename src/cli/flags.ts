@@ -104,3 +104,20 @@ export function parseValue(field: Field, text: string): unknown {
   if (field.kind === "choice" || text.trim() === "" || Number.isNaN(Number(text))) return text;
   return Number(text);
 }
+
+/**
+ * A field by its name or its flag's, and the parser of its values. Throws UserError naming `source` for what is neither
+ * and for values that the field does not take.
+ */
+export function fieldNamed(
+  name: string,
+  source: string,
+): { field: ConfigName; parse: (text: string) => Config[ConfigName] } {
+  const found = table.find(([field]) => field === name || flagOf(field) === `--${name.replace(/^--/, "")}`);
+  // An unknown name is refused with the nearest there is.
+  const field = found ? found[0] : (name as ConfigName);
+  const parse = (text: string) =>
+    overlay(defaultConfig(), { [field]: found ? parseValue(found[1], text) : text }, source)[field];
+  if (!found) parse("");
+  return { field, parse };
+}

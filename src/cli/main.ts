@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command } from "commander";
 import { packageVersion } from "../train/versions.ts";
+import { registerAblations } from "./ablations.ts";
 import { registerAddItems } from "./add-items.ts";
 import { registerCompare } from "./compare.ts";
 import { registerData } from "./data.ts";
@@ -43,6 +44,7 @@ Environment: LASER_ADAPTER (as --adapter), LASER_PROFILE=1 (time of every kernel
     registerEvaluate,
     registerRecommend,
     registerAddItems,
+    registerAblations,
     registerCompare,
     registerDocs,
   ];

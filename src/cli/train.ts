@@ -1,26 +1,13 @@
 import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { UserError } from "../files/user-error.ts";
-import type { Gpu } from "../gpu/device.ts";
 import { BACKBONE_NAMES, EMBEDDED } from "../llm/locate.ts";
-import { checkMemory, describeMemory } from "../llm/memory.ts";
-import { ablationNamed } from "../train/ablations.ts";
 import { changedFile, fingerprint, loadBackbone, openBackbone } from "../train/backbone.ts";
 import { MODEL } from "../train/checkpoint.ts";
-import {
-  type Config,
-  type ConfigName,
-  checkConfig,
-  overlay,
-  PRESETS,
-  presetConfig,
-  readConfigFile,
-} from "../train/config.ts";
+import { type Config, type ConfigName, PRESETS, presetConfig } from "../train/config.ts";
 import { openData, SHOP } from "../train/data-source.ts";
-import { trainingMemory } from "../train/memory.ts";
 import { recommenderFor } from "../train/recommender.ts";
-import { loadRecommender, recommenderExtent } from "../train/recommender-file.ts";
-import type { RecommenderSettings } from "../train/recommender-settings.ts";
+import { loadRecommender } from "../train/recommender-file.ts";
 import {
   describeRun,
   heldRunFolder,
@@ -30,30 +17,23 @@ import {
   refuseChanges,
   type StoredRun,
 } from "../train/run-folder.ts";
-import { openSession, runTexts } from "../train/session.ts";
+import { openSession } from "../train/session.ts";
 import { Interrupted, train } from "../train/trainer.ts";
 import { adapterOption, openGpu } from "./adapter.ts";
-import { ablationLines, addConfigFlags, configFromFlags } from "./flags.ts";
+import { askedFor, type ConfigFlags, withAsked } from "./asked-config.ts";
+import { ablationLines, addConfigFlags } from "./flags.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { terminalProgress } from "./progress.ts";
-import { givenRecommender, namedRecommender, RECOMMENDER_HELP } from "./recommender-flag.ts";
+import { namedRecommender, RECOMMENDER_HELP } from "./recommender-flag.ts";
+import { checkRunMemory } from "./run-memory.ts";
 
-interface TrainFlags extends Record<string, unknown> {
+interface TrainFlags extends ConfigFlags {
   readonly data?: string;
   readonly backbone?: string;
   readonly run?: string;
-  readonly preset?: string;
-  readonly config?: string;
-  readonly ablation?: string;
-  readonly recommender?: string;
-  readonly itemVectors?: string;
-  readonly itemIds?: string;
   readonly resume?: string | true;
   readonly adapter?: string;
 }
-
-/** Fields that were asked for, and by what. */
-type Asked = { values: Partial<Config>; source: string }[];
 
 /** `laser train`: both phases of Laser into a run folder, resumable at any moment. */
 export function registerTrain(program: Command): void {
@@ -120,42 +100,9 @@ function resumedFolder({ resume, run }: TrainFlags): string {
   return folder;
 }
 
-/**
- * What was asked for by --config, --ablation and the flags, in the order in which they win. Throws UserError for a flag
- * that contradicts the ablation.
- */
-async function askedFor(flags: TrainFlags): Promise<Asked> {
-  const asked: Asked = [];
-  if (flags.config) {
-    const values = await readConfigFile(flags.config);
-    const checked = overlay(presetConfig("paper"), values, flags.config);
-    const names = Object.keys(values) as ConfigName[];
-    asked.push({
-      values: Object.fromEntries(names.map((name) => [name, checked[name]])),
-      source: flags.config,
-    });
-  }
-  const fromFlags = configFromFlags(flags);
-  if (flags.ablation === undefined) return [...asked, ...fromFlags];
-  const { fields } = ablationNamed(flags.ablation, "--ablation");
-  const ablated = { values: fields, source: `--ablation ${flags.ablation}` };
-  for (const { values, source } of fromFlags) {
-    for (const name of Object.keys(values) as ConfigName[]) {
-      if (!(name in fields) || fields[name] === values[name]) continue;
-      throw new UserError(
-        `${source} is ${values[name]}, but --ablation ${flags.ablation} sets ${name} to ${fields[name]}; leave one of them out`,
-      );
-    }
-  }
-  return [...asked, ablated, ...fromFlags];
-}
-
 async function begin(flags: TrainFlags): Promise<void> {
-  const given = await givenRecommender(flags);
-  const asked = await askedFor({ ...flags, recommender: given?.name });
-  let config = presetConfig(flags.preset ?? "paper");
-  for (const { values, source } of asked) config = overlay(config, values, source);
-  checkConfig(config, "the configuration");
+  const { asked, given } = await askedFor(flags);
+  const config = withAsked(presetConfig(flags.preset ?? "paper"), asked);
   const progress = terminalProgress();
   const files = await openBackbone(flags.backbone ?? EMBEDDED.name);
   const { dataset, source } = await openData(flags.data ?? SHOP, progress);
@@ -168,7 +115,7 @@ async function begin(flags: TrainFlags): Promise<void> {
   const trained = await recommenderFor(gpu, dataset, choice, { progress, signal });
   const info = await newRunInfo(gpu, { dataset, source }, files, trained, config);
   const run: StoredRun = { folder, config, info };
-  announceMemory(gpu, run, dataset, files, trained.settings);
+  console.error(checkRunMemory(gpu, config, dataset, files, trained.settings));
   const backbone = await loadBackbone(gpu, files, config.weights, progress);
   const session = openSession({ gpu, config, dataset, recommender: trained.model, backbone });
   await describeRun(run, trained.folder);
@@ -178,8 +125,7 @@ async function begin(flags: TrainFlags): Promise<void> {
 async function resume(folder: string, flags: TrainFlags): Promise<void> {
   const run = await readRun(folder);
   const { config, info } = run;
-  const given = await givenRecommender(flags);
-  const asked = await askedFor({ ...flags, recommender: given?.name });
+  const { asked, given } = await askedFor(flags);
   if (flags.preset !== undefined)
     asked.unshift({ values: presetFields(flags.preset), source: `--preset ${flags.preset}` });
   refuseChanges(run, asked);
@@ -212,7 +158,7 @@ async function resume(folder: string, flags: TrainFlags): Promise<void> {
   const { settings } = info.recommender;
   const recommender = await loadRecommender(gpu, dataset, settings, folder);
   if (!recommender) throw new UserError(`${folder}: its recommender.safetensors is missing; start a new run`);
-  announceMemory(gpu, run, dataset, files, settings);
+  console.error(checkRunMemory(gpu, config, dataset, files, settings));
   const backbone = await loadBackbone(gpu, files, config.weights, progress);
   const session = openSession({ gpu, config, dataset, recommender, backbone });
   await trainRun(session, run, progress, interrupt.signal);
@@ -223,31 +169,6 @@ function presetFields(name: string): Partial<Config> {
   const config = presetConfig(name);
   const touched = new Set(Object.values(PRESETS).flatMap((preset) => Object.keys(preset) as ConfigName[]));
   return Object.fromEntries([...touched].map((field) => [field, config[field]]));
-}
-
-/** Prints what the run needs, and refuses what cannot fit, before the weights are read. */
-function announceMemory(
-  gpu: Gpu,
-  { config }: StoredRun,
-  dataset: Parameters<typeof trainingMemory>[1],
-  files: Awaited<ReturnType<typeof openBackbone>>,
-  settings: RecommenderSettings,
-): void {
-  const texts = runTexts(
-    dataset.items,
-    files.tokenizer,
-    files.config,
-    recommenderExtent(dataset.items.length, settings).maxLength,
-    config,
-  );
-  const plan = trainingMemory(config, dataset, files.config, texts, settings);
-  console.error(describeMemory(plan));
-  checkMemory(plan, {
-    adapterName: gpu.adapterName,
-    software: gpu.software,
-    maxBufferBytes: gpu.device.limits.maxBufferSize,
-    maxBindingBytes: gpu.maxBindingBytes,
-  });
 }
 
 async function trainRun(

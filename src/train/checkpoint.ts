@@ -192,10 +192,10 @@ export async function loadArtifact(folder: string, parameters: Parameters): Prom
   }
 }
 
-/** The result of a run that has been trained to its end; null when there is none. */
-export async function finishedArtifact(folder: string, parameters: Parameters): Promise<Artifact | null> {
+/** Whether a run has been trained to its end. */
+export async function isFinished(folder: string): Promise<boolean> {
   const path = join(folder, CHECKPOINT);
-  if (!existsSync(path)) return null;
+  if (!existsSync(path)) return false;
   await using file = await openSafetensors(path);
-  return positionIn(file).finished ? loadArtifact(folder, parameters) : null;
+  return positionIn(file).finished;
 }

@@ -7,20 +7,12 @@ import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { type Backbone, changedFile } from "./backbone.ts";
-import { finishedArtifact } from "./checkpoint.ts";
-import type { Config } from "./config.ts";
+import { isFinished, loadArtifact } from "./checkpoint.ts";
+import type { Config, ConfigName } from "./config.ts";
 import type { OpenedData } from "./data-source.ts";
 import type { Progress } from "./progress.ts";
 import type { TrainedRecommender } from "./recommender.ts";
-import {
-  describeRun,
-  heldRunFolder,
-  newRunInfo,
-  type RunInfo,
-  readRun,
-  refuseChanges,
-  runExists,
-} from "./run-folder.ts";
+import { describeRun, heldRunFolder, newRunInfo, type RunInfo, readRun, runExists } from "./run-folder.ts";
 import { openSession, type Session } from "./session.ts";
 import { train } from "./trainer.ts";
 
@@ -58,9 +50,11 @@ export async function runOf(job: Job, folder: string, config: Config): Promise<J
   const session = openSession(parts);
   try {
     const { parameters } = session.laser;
-    const finished = await finishedArtifact(folder, parameters);
-    if (finished) gpu.write(parameters.values, finished.user);
-    const artifact = finished ?? (await train({ ...session, folder, progress, signal }));
+    const finished = await isFinished(folder);
+    const artifact = finished
+      ? await loadArtifact(folder, parameters)
+      : await train({ ...session, folder, progress, signal });
+    if (finished) gpu.write(parameters.values, artifact.user);
     const shape = [data.dataset.items.length, backbone.decoder.hiddenSize];
     const embeddings = gpu.parameter(shape, "f32", artifact.items);
     return {
@@ -77,10 +71,23 @@ export async function runOf(job: Job, folder: string, config: Config): Promise<J
   }
 }
 
+/** Whether a run of a job has been trained to its end. Throws UserError as `runOf` does. */
+export async function hasFinished(job: Job, folder: string, config: Config): Promise<boolean> {
+  if (!(await runExists(folder))) return false;
+  const { gpu, data, backbone, recommender } = job;
+  await refuseOther(folder, config, await newRunInfo(gpu, data, backbone, recommender, config));
+  return isFinished(folder);
+}
+
 /** Throws UserError when the run in `folder` is not the one described. */
 async function refuseOther(folder: string, config: Config, info: RunInfo): Promise<void> {
   const run = await readRun(folder);
-  refuseChanges(run, [{ values: config, source: folder }]);
+  for (const name of Object.keys(config) as ConfigName[]) {
+    if (run.config[name] === config[name]) continue;
+    throw new UserError(
+      `${folder} holds a run whose ${name} is ${run.config[name]}, not ${config[name]}; choose another folder, or remove it`,
+    );
+  }
   const { data, backbone, recommender } = run.info;
   const other =
     data.hash !== info.data.hash
