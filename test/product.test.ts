@@ -16,9 +16,9 @@ const t = suite("product");
 const gpu = await openTestGpu();
 t.after(() => gpu.close());
 
-/** What the adapter has, and 0: the kernel for adapters without shared subgroups. Set per test on `gpu`. */
+/** What the adapter has, 0 for adapters without shared subgroups, 4 for narrow ones. Set per test on `gpu`. */
 const own = gpu.sharedSubgroup;
-const families = own >= 8 ? [0, own] : [0];
+const families = own >= 8 ? [0, 4, own] : [0, 4];
 if (own < 8) console.log("SKIPPED: the subgroup kernels, which this adapter cannot run");
 
 interface Case {
@@ -154,6 +154,7 @@ t("a product repeats to the bit, also when its reduction is split", async () => 
 t("the choice: one kernel for each alignment, splits only for long weight gradients", () => {
   const traits = { m: 512, n: 64, k: 64, transposeA: false, groupsOfFour: true };
   assert.equal(chooseProduct(traits, 0), { kernel: "tile", splits: 1 });
+  assert.equal(chooseProduct(traits, 4), { kernel: "registers", splits: 1 });
   assert.equal(chooseProduct(traits, 8), { kernel: "rows", lanes: 8, rows: 32 });
   assert.equal(chooseProduct(traits, 32), { kernel: "rows", lanes: 16, rows: 32 });
   assert.equal(chooseProduct({ ...traits, m: 1 }, 16), { kernel: "rows", lanes: 16, rows: 8 });

@@ -53,6 +53,7 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   attention_shared_dq: shared,
   attention_shared_dkv: shared,
   product: stored,
+  product_registers: stored,
   product_rows: stored,
   product_strided: stored,
   embed: stored,

@@ -6,16 +6,18 @@
  * | software, subgroups of 8 or more lanes    | groups of four, A as it is      | product_rows.wgsl     | 8, 32 x 4 L   |
  * | (L = 8, or 16 where there are 16)         | groups of four, A^T             | product_columns.wgsl  | 32 x 4 L      |
  * |                                           | else                            | product_strided.wgsl  | 32 x 4 L      |
+ * | software, subgroups of fewer lanes        | any                             | product_registers.wgsl| 8 x 64        |
  * | any other                                 | any                             | product.wgsl          | 64 x 64       |
  *
  * The first three share every element they load across a subgroup's registers: on a software adapter a load costs as
  * much as dozens of multiplications, whereas on a GPU the loads of neighbouring lanes are one transaction, and
- * workgroup memory shares them further.
+ * workgroup memory shares them further. Where subgroups are too narrow to share much (SwiftShader's have four lanes),
+ * each lane reads for itself: a barrier costs more there than the loads it saves.
  */
 export type ProductChoice =
   | { readonly kernel: "rows"; readonly lanes: 8 | 16; readonly rows: 8 | 32 }
   | { readonly kernel: "columns" | "strided"; readonly lanes: 8 | 16; readonly splits: number }
-  | { readonly kernel: "tile"; readonly splits: number };
+  | { readonly kernel: "tile" | "registers"; readonly splits: number };
 
 /** What the choice depends on. */
 export interface ProductTraits {
@@ -44,7 +46,9 @@ export function chooseProduct(
     const tiles = Math.ceil(m / tileRows) * Math.ceil(n / tileColumns);
     return transposeA ? Math.max(1, Math.min(Math.ceil(wanted / tiles), Math.floor(k / LEAST_DEPTH))) : 1;
   };
-  if (sharedSubgroup < 8) return { kernel: "tile", splits: splits(64, 64, GPU_WORKGROUPS) };
+  if (sharedSubgroup > 0 && sharedSubgroup < 8)
+    return { kernel: "registers", splits: splits(8, 64, SOFTWARE_WORKGROUPS) };
+  if (sharedSubgroup === 0) return { kernel: "tile", splits: splits(64, 64, GPU_WORKGROUPS) };
   const lanes = sharedSubgroup < 16 ? 8 : 16;
   if (transposeA || !groupsOfFour) {
     const kernel = groupsOfFour ? "columns" : "strided";

@@ -126,11 +126,12 @@ export function product(
       cost,
     });
   } else {
-    step.run(withWeights(kernels.product, b.dtype), {
+    const [kernel, rows] = choice.kernel === "tile" ? [kernels.product, 64] : [kernels.product_registers, 8];
+    step.run(withWeights(kernel, b.dtype), {
       bindings: { a, weights: b, ...epilogue, c: out },
       params: { ...params, added: added | (accumulateHere ? 4 : 0) },
       overrides: { TRANSPOSE_A: transposeA, TRANSPOSE_B: transposeB },
-      workgroups: [Math.ceil(n / 64), Math.ceil(m / 64), splits],
+      workgroups: [Math.ceil(n / 64), Math.ceil(m / rows), splits],
       cost,
     });
   }
