@@ -19,26 +19,24 @@ export function llamaConfig({ d, layers, heads, keyValueHeads = heads, intermedi
 
 /**
  * Random weights of magnitude about 1 / sqrt(d) that f16 holds exactly, so that models of one seed compute the same
- * from either storage. storage: "f32" | "f16".
+ * from f32 and f16. storage: "f32" | "f16" | "int8" | "int4".
  */
 export async function randomLlama(gpu, config, storage) {
   const exponent = Math.ceil(Math.log2(config.hiddenSize) / 2);
   let seed = 1;
-  const weight = (rows, width) => {
-    const bits = new Uint32Array(noise(rows * width, seed++).buffer);
-    const halves = new Uint16Array(rows * width + ((rows * width) % 2));
-    const values = storage === "f32" ? new Float32Array(rows * width) : null;
-    for (let i = 0; i < rows * width; i++) {
-      // The sign and the upper mantissa bits of the noise, with one exponent for all.
-      const half = ((bits[i] >>> 16) & 0x8000) | ((15 - exponent) << 10) | ((bits[i] >>> 13) & 0x3ff);
-      halves[i] = half;
-      if (values) values[i] = (half & 0x8000 ? -1 : 1) * 2 ** -exponent * (1 + (half & 0x3ff) / 1024);
-    }
-    return gpu.parameter([rows, width], storage, values ?? new Uint32Array(halves.buffer));
+  const weight = (source) => {
+    const { shape, storage: placed } = laser.placementOf(source, config, storage);
+    const bits = new Uint32Array(noise(shape[0] * shape[1], seed++).buffer);
+    // The sign and the upper mantissa bits of the noise, with one exponent for all.
+    const values = Float32Array.from(bits, (word) => {
+      const magnitude = 2 ** -exponent * (1 + ((word >>> 13) & 0x3ff) / 1024);
+      return word >>> 31 ? -magnitude : magnitude;
+    });
+    return gpu.parameter(shape, placed, laser.packWeights(values, shape[1], placed));
   };
   const norm = (width) => gpu.parameter([width], "f32", new Float32Array(width).fill(1));
-  const weights = await laser.mapWeights(laser.weightSources(config), ({ shape, role }) =>
-    role === "vector" ? norm(shape[0]) : weight(...shape),
+  const weights = await laser.mapWeights(laser.weightSources(config), (source) =>
+    source.role === "vector" ? norm(source.shape[0]) : weight(source),
   );
   return new laser.Decoder(config, weights);
 }

@@ -1,10 +1,10 @@
 // The frozen Llama: node bench/frozen.js [--json] [--quick] [--adapter=NAME]
 //
 // Forward, and forward with the backward pass to the virtual tokens (input gradients alone; each layer is recomputed from
-// its input), of Llamas with random weights, f32 and f16. A batch is packed prompts: 8 prefix tokens, text, one suffix.
+// its input), of Llamas with random weights, stored as f32, f16, int8 and int4. A batch is packed prompts: 8 prefix tokens, text, one suffix.
 // GFLOP/s counts the operations of the kernels that run, as the ops state them, recomputation included; the limit is
-// that of f32 multiply-adds. Before timing, f16 weights must give f32's hidden states, and the gradient of the suffix
-// must agree with a difference quotient.
+// that of f32 multiply-adds. Before timing, f16 weights must give f32's hidden states, int8 and int4 states in
+// nearly their direction, and the gradient of the suffix must agree with a difference quotient.
 import { accountOf } from "./account.js";
 import { llamaConfig, randomLlama, randomTexts, thousands } from "./backbone.js";
 import { json, laser, noise, open, quick } from "./harness.js";
@@ -61,6 +61,21 @@ async function checkGradient(name, model, suffixValues, dHiddenValues) {
   return (await evaluate(model, suffixValues, dHiddenValues)).hidden;
 }
 
+/** The least cosine between a row of a and the same row of b. */
+function leastCosine(a, b, width) {
+  let least = 1;
+  for (let start = 0; start < a.length; start += width) {
+    let [ab, aa, bb] = [0, 0, 0];
+    for (let i = start; i < start + width; i++) {
+      ab += a[i] * b[i];
+      aa += a[i] * a[i];
+      bb += b[i] * b[i];
+    }
+    least = Math.min(least, ab / Math.sqrt(aa * bb));
+  }
+  return least;
+}
+
 async function shape({ batch, longest = 141, ...geometry }) {
   const config = llamaConfig(geometry);
   const { d, layers } = geometry;
@@ -75,14 +90,20 @@ async function shape({ batch, longest = 141, ...geometry }) {
   const suffix = gpu.parameter([1, d], "f32", suffixValues);
   const dHidden = gpu.parameter([batch, d], "f32", dHiddenValues);
   let expected = null;
-  for (const storage of ["f32", "f16"]) {
+  for (const storage of laser.WEIGHT_STORAGES) {
     const llama = await randomLlama(gpu, config, storage);
     const model = { llama, texts: ids, prefix, suffix, hiddenShape: [batch, d] };
     const name = `d ${d} x ${layers}, ${batch} x ${Math.round(tokens / batch)} tokens, ${storage}`;
     const hidden = await checkGradient(name, model, suffixValues, dHiddenValues);
-    const off = expected ? Math.max(...hidden.map((value, i) => Math.abs(value - expected[i]))) : 0;
-    if (!(off < 1e-3)) throw new Error(`${name}: hidden states are ${off} away from those of f32 weights`);
     expected ??= hidden;
+    if (storage === "f16") {
+      const off = Math.max(...hidden.map((value, i) => Math.abs(value - expected[i])));
+      if (!(off < 1e-3)) throw new Error(`${name}: hidden states are ${off} away from those of f32 weights`);
+    } else {
+      const least = leastCosine(hidden, expected, d);
+      if (!(least >= laser.SUFFIX_COSINE[storage]))
+        throw new Error(`${name}: hidden states turned from those of f32 weights, cosine ${least}`);
+    }
     for (const [what, gradient] of [
       ["forward", null],
       ["forward, backward", dHidden],

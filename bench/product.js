@@ -1,7 +1,8 @@
 // The products of a linear layer: node bench/product.js [--json] [--quick] [--adapter=NAME]
 //
 // forward y = x W^T, input gradient dx = dy W, weight gradient dW = dy^T x, W [N, K], M rows: the shapes of the
-// backbones and the recommender. On adapters that share loads across a subgroup, the kernel of the others (a tile in
+// backbones and the recommender. Frozen weights have no weight gradient; where a shape is a backbone's, y and dx are timed
+// with W stored as f16, int8 and int4 too. On adapters that share loads across a subgroup, the kernel of the others (a tile in
 // workgroup memory) is timed beside it. Each case is checked against float64 in a few places before it is timed.
 import { laser, noise, open, quick } from "./harness.js";
 
@@ -21,6 +22,12 @@ const shapes = [
   [16, 512, 768, "few rows"],
   [1, 768, 768, "one row"],
 ].filter(([m, n, k]) => !quick || m * n * k <= 2 ** 26);
+/** The same, of frozen layers. */
+const frozen = [
+  [2048, 344, 128, "tiny backbone, gate"],
+  [1024, 768, 512, "projection"],
+  [16, 512, 768, "few rows"],
+].filter(([m, n, k]) => !quick || m * n * k <= 2 ** 24);
 
 const bench = await open("Products of a linear layer, [M] rows, weight [N x K]");
 const { gpu } = bench;
@@ -67,9 +74,32 @@ async function shape([m, n, k, what], sharedSubgroup, suffix) {
   for (const tensor of [x, w, dy, dw]) gpu.release(tensor);
 }
 
+/** y and dx with W in a storage of frozen weights, checked against what an embedding look-up reads from it. */
+async function stored([m, n, k, what], storage) {
+  const data = { x: noise(m * k, 1), dy: noise(m * n, 3) };
+  const x = gpu.parameter([m, k], "f32", data.x);
+  const dy = gpu.parameter([m, n], "f32", data.dy);
+  const w = gpu.parameter([n, k], storage, laser.packWeights(noise(n * k, 2), k, storage));
+  const step = gpu.step("check");
+  const rows = step.upload(Uint32Array.from({ length: n }, (_, i) => i));
+  const values = step.readFloats(laser.embed(step, w, rows));
+  const y = step.readFloats(linear(step, x, w));
+  const dx = step.readFloats(linearInputGradient(step, dy, w));
+  await step.submit();
+  const v = await values;
+  check("y", await y, (i, j) => dot(k, (l) => data.x[i * k + l] * v[j * k + l]), [m, n], k);
+  check("dx", await dx, (i, j) => dot(n, (l) => data.dy[i * n + l] * v[l * k + j]), [m, k], n);
+  const label = `M ${m}, W [${n} x ${k}] ${what}, ${storage}`;
+  const cost = { flops: 2 * m * n * k, bytes: 4 * (m * k + m * n) + w.bytes };
+  await bench.run(`y   ${label}`, cost, (step) => [linear(step, x, w)]);
+  await bench.run(`dx  ${label}`, cost, (step) => [linearInputGradient(step, dy, w)]);
+  for (const tensor of [x, w, dy]) gpu.release(tensor);
+}
+
 const own = gpu.sharedSubgroup;
 try {
   for (const each of shapes) await shape(each, own, "");
+  for (const each of frozen) for (const storage of laser.WEIGHT_STORAGES) await stored(each, storage);
   if (own >= 8)
     for (const each of [shapes[0], shapes[2], shapes[6] ?? shapes[5]]) await shape(each, 0, ", tile");
 } catch (error) {

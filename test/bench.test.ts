@@ -52,7 +52,7 @@ const EXPECTED: Readonly<Record<string, { readonly results: number; readonly pat
   attention: { results: 4, paths: ["gflops", "share", "dispatches"] },
   router: { results: 3, paths: ["gflops", "gbytes", "share", "dispatches"] },
   cosine: { results: 6, paths: ["gflops", "share", "dispatches"] },
-  frozen: { results: 4, paths: RATES },
+  frozen: { results: 8, paths: RATES },
   encode: { results: 4, paths: [...RATES, "items", "itemsPerSecond", "submits"] },
   step: {
     results: 1,

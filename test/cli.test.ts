@@ -162,6 +162,13 @@ t("train: a resumed run refuses what contradicts it", async () => {
   await refuse(["--backbone", changed], "model.safetensors differs");
 });
 
+t("train: with a backbone of int8 weights", async () => {
+  const short = ["--phase1-epochs", "1", "--phase2-epochs", "0", "--run", "int8"];
+  await laserOk([...TRAIN, "--weights", "int8", ...short], home);
+  assert.is(JSON.parse(readFileSync(join(home, "int8", "config.json"), "utf8")).weights, "int8");
+  assert.ok(updates("int8").every(({ iic }) => Number.isFinite(iic)));
+});
+
 t("evaluate, recommend and add-items", async () => {
   const report = JSON.parse(await laserOk(["evaluate", "whole", "--json", "--out", "report.json"], home));
   assert.equal(
@@ -173,6 +180,12 @@ t("evaluate, recommend and add-items", async () => {
     await laserOk(["evaluate", "whole", "--users", "5", "--exclude-seen"], home),
     /all \(5 users\)/,
   );
+  // The same run with its backbone stored in fewer bits: other rows stay, Laser's says so.
+  const fewer = JSON.parse(await laserOk(["evaluate", "whole", "--weights", "int4", "--json"], home));
+  assert.equal(fewer.rows.slice(0, 3), report.rows.slice(0, 3));
+  assert.is(fewer.rows[3].name, "Laser (int4)");
+  assert.is.not(JSON.stringify(fewer.rows[3]), JSON.stringify(report.rows[3]));
+  assertUserError(await laser(["evaluate", "whole", "--weights", "int5"], home), "int5", "int8, int4");
 
   const recommend = async (...args: string[]) =>
     JSON.parse(await laserOk(["recommend", "whole", "--json", ...args], home)) as {

@@ -18,7 +18,7 @@ export interface LoadOptions {
 }
 
 /** How a weight lies in GPU memory. */
-interface Placement {
+export interface Placement {
   readonly storage: WeightStorage;
   readonly shape: readonly number[];
   /** With its axes exchanged from how it lies in the checkpoint. */
@@ -30,7 +30,11 @@ interface Placement {
  * would save memory alone, little of a large model's, and its errors enter every layer (docs/kernels/product.md has
  * figures).
  */
-function placementOf({ shape, role }: WeightSource, config: DecoderConfig, asked: WeightStorage): Placement {
+export function placementOf(
+  { shape, role }: WeightSource,
+  config: DecoderConfig,
+  asked: WeightStorage,
+): Placement {
   if (role === "vector") return { storage: "f32", shape, transposed: false };
   if (!isQuantized(asked)) return { storage: asked, shape, transposed: false };
   if (role === "table") return { storage: "f16", shape, transposed: false };
