@@ -135,6 +135,7 @@ export * from "./train/config.ts";
 export * from "./train/data-source.ts";
 export * from "./train/encode.ts";
 export * from "./train/evaluate.ts";
+export * from "./train/evaluate-runs.ts";
 export * from "./train/examples.ts";
 export * from "./train/fields.ts";
 export * from "./train/item-vectors.ts";

@@ -1,18 +1,26 @@
 import { type Command, Option } from "commander";
-import { evaluationCases } from "../eval/cases.ts";
 import { buildReport, reportJson } from "../eval/report.ts";
 import { formatReport } from "../eval/report-text.ts";
 import { writeFileAtomic } from "../files/atomic.ts";
+import { UserError } from "../files/user-error.ts";
 import { WEIGHT_STORAGES, type WeightStorage } from "../llm/weight-stream.ts";
-import { rankLaser, rankReferences } from "../train/evaluate.ts";
-import { runUsers } from "../train/examples.ts";
-import { openRun } from "../train/open-run.ts";
+import { openData } from "../train/data-source.ts";
+import {
+  type Evaluated,
+  type EvaluateOptions,
+  evaluateRecommenders,
+  evaluateRuns,
+} from "../train/evaluate-runs.ts";
 import { latestRun } from "../train/run-folder.ts";
 import { adapterOption, openGpu } from "./adapter.ts";
 import { wholeNumber } from "./flags.ts";
+import { listenForInterrupt } from "./interrupt.ts";
 import { terminalProgress } from "./progress.ts";
+import { recommenderNamed } from "./recommender-flag.ts";
 
 interface EvaluateFlags {
+  readonly data?: string;
+  readonly recommender?: readonly string[];
   readonly excludeSeen?: boolean;
   readonly json?: boolean;
   readonly out?: string;
@@ -21,14 +29,22 @@ interface EvaluateFlags {
   readonly adapter?: string;
 }
 
-/** `laser evaluate [RUN]`: full ranking of the test split with intervals, cold items and reference rows. */
+/** `laser evaluate [RUN...]`: full ranking of the test split with intervals, cold items and reference rows. */
 export function registerEvaluate(program: Command): void {
   program
     .command("evaluate")
     .description(
-      "rank the test item among all items: Laser, BERT4Rec, Markov-1 and popularity, with intervals",
+      "rank the test item among all items: Laser, its recommender, Markov-1 and popularity, with intervals",
     )
-    .argument("[run]", "the run's folder (default: the newest under runs/)")
+    .argument(
+      "[run...]",
+      "runs' folders; several are compared user by user (default: the newest under runs/)",
+    )
+    .option("--data <data>", "no run: popularity, Markov-1 and each --recommender on this data")
+    .option(
+      "--recommender <name...>",
+      "with --data: bert4rec, sasrec (trained first if there is none for the data), or folders of laser pretrain",
+    )
     .option("--exclude-seen", "leave the items of the history out of the candidates (never the target)")
     .addOption(
       new Option(
@@ -51,28 +67,51 @@ export function registerEvaluate(program: Command): void {
 Examples:
   laser evaluate
   laser evaluate runs/mine-llama2-1 --exclude-seen --out report.json
-  laser evaluate --weights int4`,
+  laser evaluate --weights int4
+  laser evaluate runs/mine-llama2-1 runs/mine-llama2-2
+  laser evaluate --data runs/data/mine --recommender bert4rec sasrec`,
     )
     .action(runEvaluate);
 }
 
-async function runEvaluate(folder: string | undefined, flags: EvaluateFlags): Promise<void> {
-  const progress = terminalProgress();
-  const wanted = folder ?? (await latestRun());
-  if (!folder) console.error(`run ${wanted}`);
-  using gpu = await openGpu(flags.adapter);
-  const { session, embeddings } = await openRun(gpu, wanted, progress, { weights: flags.weights });
-  const { dataset, config } = session;
-  const users = runUsers(dataset, flags.users ?? config.users);
-  const evaluation = evaluationCases(dataset, { users });
-  const excludeSeen = flags.excludeSeen ?? false;
-  const references = await rankReferences(gpu, session, evaluation, excludeSeen, progress);
-  // Items that were added later are nobody's target: the candidates are the dataset's.
-  const known = embeddings.rows(0, dataset.items.length);
-  const name = flags.weights ? `Laser (${flags.weights})` : "Laser";
-  const laser = await rankLaser(session, known, evaluation, excludeSeen, progress, name);
-  const methods = [...references, laser];
-  const report = buildReport({ dataset, evaluation, methods, excludeSeen, subject: laser.name });
+async function runEvaluate(folders: readonly string[], flags: EvaluateFlags): Promise<void> {
+  if (flags.data !== undefined && folders.length) {
+    throw new UserError(
+      `--data ${flags.data} and the run ${folders[0]}: give either runs, or data without any`,
+    );
+  }
+  if (flags.data !== undefined && flags.weights) {
+    throw new UserError("--weights: it goes with a run; recommenders have no backbone");
+  }
+  if (flags.data === undefined && flags.recommender) {
+    throw new UserError("--recommender: it goes with --data; a run is evaluated with its own recommender");
+  }
+  const { users, weights, excludeSeen = false } = flags;
+  const options = { users, weights, excludeSeen, progress: terminalProgress() };
+  const { data } = flags;
+  const evaluated =
+    data === undefined ? await ofRuns(folders, flags, options) : await ofData(data, flags, options);
+  const report = buildReport(evaluated);
   if (flags.out) await writeFileAtomic(flags.out, reportJson(report));
   process.stdout.write(flags.json ? reportJson(report) : formatReport(report));
+}
+
+async function ofRuns(
+  given: readonly string[],
+  flags: EvaluateFlags,
+  options: EvaluateOptions,
+): Promise<Evaluated> {
+  const folders = given.length ? given : [await latestRun()];
+  if (!given.length) console.error(`run ${folders[0]}`);
+  using gpu = await openGpu(flags.adapter);
+  return await evaluateRuns(gpu, folders, options);
+}
+
+async function ofData(data: string, flags: EvaluateFlags, options: EvaluateOptions): Promise<Evaluated> {
+  const named = await Promise.all((flags.recommender ?? []).map(recommenderNamed));
+  const { dataset } = await openData(data, options.progress);
+  using gpu = await openGpu(flags.adapter);
+  using interrupt = listenForInterrupt("this update");
+  const choices = named.map(({ choice }) => choice);
+  return await evaluateRecommenders(gpu, dataset, choices, { ...options, signal: interrupt.signal });
 }

@@ -27,10 +27,13 @@ export function formatReport(report: Report): string {
   const coldShare = Math.round(protocol.coldShare * 100);
   lines.push("", `Cold targets: the bottom ${coldShare} % of items by training interactions`);
   lines.push(...(users.cold ? splitTable(report, "cold") : ["(no user's target is cold)"]));
-  if (differences.length) {
-    lines.push("", `${differences[0].of} minus the others, paired by user`);
-    lines.push(...differenceTable(report));
+  for (const of of new Set(differences.map((difference) => difference.of))) {
+    const own = differences.filter((difference) => difference.of === of);
+    const from = own.length === 1 ? own[0].from : "the others";
+    lines.push("", `${of} minus ${from}, paired by user`);
+    lines.push(...differenceTable(own, users.cold > 0));
   }
+  if (report.notes.length) lines.push("", ...report.notes);
   return `${lines.join("\n")}\n`;
 }
 
@@ -47,9 +50,9 @@ function splitTable({ rows, users }: Report, split: Split): string[] {
   return aligned(table);
 }
 
-function differenceTable({ differences, users }: Report): string[] {
+function differenceTable(differences: Report["differences"], cold: boolean): string[] {
   const table: string[][] = [];
-  const splits: Split[] = users.cold ? ["all", "cold"] : ["all"];
+  const splits: Split[] = cold ? ["all", "cold"] : ["all"];
   for (const split of splits) {
     table.push([split, ...SHOWN_DIFFERENCES.map(heading)]);
     for (const difference of differences) {

@@ -49,6 +49,14 @@ export interface Report {
   readonly repeatShare: number | null;
   readonly rows: readonly ReportRow[];
   readonly differences: readonly ReportDifference[];
+  /** What the rows do not say, a sentence each. */
+  readonly notes: readonly string[];
+}
+
+/** Two rows by their names. */
+export interface RowPair {
+  readonly of: string;
+  readonly from: string;
 }
 
 export interface ReportOptions {
@@ -59,6 +67,9 @@ export interface ReportOptions {
   readonly excludeSeen: boolean;
   /** The row whose difference to every other row is shown, e.g. "Laser"; none by default. */
   readonly subject?: string;
+  /** In its place: the differences to show, `of` minus `from`. */
+  readonly pairs?: readonly RowPair[];
+  readonly notes?: readonly string[];
   readonly resamples?: number;
   readonly seed?: number;
 }
@@ -72,8 +83,14 @@ export function buildReport(options: ReportOptions): Report {
   const { split, cases, cold, skipped } = evaluation;
   const names = methods.map(({ name }) => name);
   if (new Set(names).size !== names.length) throw new Error(`two rows have one name: ${names.join(", ")}`);
-  const place = subject === undefined ? -1 : names.indexOf(subject);
-  if (subject !== undefined && place < 0) throw new Error(`no row is named ${subject}: ${names.join(", ")}`);
+  const place = (name: string): number => {
+    const row = names.indexOf(name);
+    if (row < 0) throw new Error(`no row is named ${name}: ${names.join(", ")}`);
+    return row;
+  };
+  if (subject !== undefined) place(subject);
+  const others = subject === undefined ? [] : names.filter((name) => name !== subject);
+  const pairs = options.pairs ?? others.map((from) => ({ of: subject!, from }));
   for (const { name, ranks } of methods) {
     if (ranks.rank.length !== cases.length) {
       throw new Error(`${name} ranked ${ranks.rank.length} users of ${cases.length}`);
@@ -82,7 +99,6 @@ export function buildReport(options: ReportOptions): Report {
   const flags = { all: null, cold, warm: warmFlags(cold) };
   const splits = bySplit((name) => SplitSummary.of(methods, flags[name], { resamples, seed }));
   const users = bySplit((name) => (methods.length ? splits[name].users : 0));
-  const others = place < 0 ? [] : names.map((_, m) => m).filter((m) => m !== place);
   const repeats = cases.filter(({ history, target }) => history.at(-1) === target).length;
   const { name, hash, statistics } = dataset;
   const { users: allUsers, items, interactions } = statistics;
@@ -104,11 +120,12 @@ export function buildReport(options: ReportOptions): Report {
     users: { ...users, skipped },
     repeatShare: cases.length ? repeats / cases.length : null,
     rows: names.map((row, m) => ({ name: row, ...bySplit((part) => splits[part].method(m)) })),
-    differences: others.map((m) => ({
-      of: names[place],
-      from: names[m],
-      ...bySplit((part) => splits[part].difference(place, m)),
+    differences: pairs.map(({ of, from }) => ({
+      of,
+      from,
+      ...bySplit((part) => splits[part].difference(place(of), place(from))),
     })),
+    notes: options.notes ?? [],
   };
 }
 

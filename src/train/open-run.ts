@@ -91,6 +91,15 @@ export async function openRun(
   };
 }
 
+/** Ends everything that openRun put into GPU memory. */
+export function closeRun({ session, embeddings }: OpenRun): void {
+  const { gpu, recommender, backbone } = session;
+  gpu.release(embeddings);
+  session.release();
+  recommender.release(gpu);
+  backbone.decoder.release(gpu);
+}
+
 /** Reads the items that were added to a run; none when there is no such file. */
 async function readAdded(folder: string, width: number): Promise<AddedItems> {
   const path = join(folder, ADDED);
