@@ -48,6 +48,7 @@ export * from "./files/torch-bin.ts";
 export * from "./files/user-error.ts";
 export * from "./gpu/adapter.ts";
 export * from "./gpu/buffers.ts";
+export * from "./gpu/counting-device.ts";
 export * from "./gpu/device.ts";
 export * from "./gpu/errors.ts";
 export * from "./gpu/grid.ts";

@@ -5,15 +5,11 @@ import { ADAM, Adam } from "../src/autograd/adam.ts";
 import { type Dataset, makeDataset } from "../src/data/dataset.ts";
 import { Random } from "../src/data/random.ts";
 import { Gpu } from "../src/gpu/device.ts";
-import type { DecoderConfig } from "../src/llm/decoder-config.ts";
-import { activationBytes, checkMemory, describeMemory, type MemoryPlan } from "../src/llm/memory.ts";
 import { Bert4Rec } from "../src/recommenders/bert4rec.ts";
 import { loadBackbone, openBackbone } from "../src/train/backbone.ts";
 import { checkConfig, defaultConfig } from "../src/train/config.ts";
-import { trainingMemory } from "../src/train/memory.ts";
 import { SILENT } from "../src/train/progress.ts";
-import { PRETRAIN } from "../src/train/recommender-settings.ts";
-import { openSession, runTexts } from "../src/train/session.ts";
+import { openSession } from "../src/train/session.ts";
 import { temporaryFolder } from "./temporary.ts";
 import { writeTinyBackbone } from "./tiny-job.ts";
 
@@ -118,59 +114,6 @@ t("GPU and host memory stay flat over 200 training steps", async () => {
   } finally {
     gpu.close();
   }
-});
-
-/** Llama 2 7B's shape. */
-const LLAMA_2: DecoderConfig = {
-  architecture: "LlamaForCausalLM",
-  hiddenSize: 4096,
-  layers: 32,
-  heads: 32,
-  keyValueHeads: 32,
-  headSize: 128,
-  intermediateSize: 11008,
-  vocabularySize: 32000,
-  maxPositions: 4096,
-  positionLimit: "max_position_embeddings",
-  norm: { kind: "rms", epsilon: 1e-5 },
-  positions: { kind: "rotary", layout: "half", dimensions: 128, theta: 10000, scaling: null },
-  queryKeyNorm: false,
-  mlp: "swiglu",
-  biases: "none",
-  linear: "out-in",
-};
-
-t("the account of a run on Llama 2 7B", async () => {
-  const files = await openBackbone(await writeTinyBackbone(join(temporaryFolder(), "backbone")));
-  const data = dataset();
-  const texts = runTexts(data.items, files.tokenizer, LLAMA_2, 50, CONFIG);
-  const plan = trainingMemory(CONFIG, data, LLAMA_2, texts, PRETRAIN.bert4rec);
-  const part = (name: string) => plan.parts.find((entry) => entry.name === name)!.bytes;
-  // 6.6 billion weights without the head, two bytes each.
-  assert.ok(Math.abs(part("backbone weights") / 2 ** 30 - 12.3) < 0.1);
-  assert.is(part("item embeddings"), 40 * 4096 * 4);
-  assert.match(describeMemory(plan), /^needs about \d+\.\d+ GiB of memory: backbone weights/);
-  // One token more costs each layer's input: 4 N d bytes, and the work space of one layer.
-  const perToken = activationBytes(LLAMA_2, 2, true) - activationBytes(LLAMA_2, 1, true);
-  assert.is(perToken, 4 * (32 * 4096 + 2 * 3 * 4096 + 2 * 4096 + 4 * 4096 + 5 * 11008));
-});
-
-t("what cannot fit is refused by name", () => {
-  const limits = { adapterName: "test adapter", software: true, maxBufferBytes: 1000, maxBindingBytes: 100 };
-  const plan = (bytes: number, windowed: boolean): MemoryPlan => ({
-    parts: [{ name: "activations", bytes: 5000 }],
-    tensors: [{ name: "the table", bytes, advice: "use less", windowed }],
-  });
-  checkMemory(plan(100, false), limits, 5000);
-  checkMemory(plan(1000, true), limits, 5000);
-  assert.throws(() => checkMemory(plan(101, false), limits, 5000), /the table .* one binding .* use less/);
-  assert.throws(() => checkMemory(plan(1001, true), limits, 5000), /the table .* one buffer .* use less/);
-  assert.throws(
-    () => checkMemory(plan(1, true), limits, 4999),
-    /main memory, .* free; use a smaller --batch-size/,
-  );
-  // A GPU's memory is not known beforehand: running out of it is an error when it happens.
-  checkMemory(plan(1, true), { ...limits, software: false }, 4999);
 });
 
 t.run();

@@ -94,7 +94,13 @@ export class Parameters {
         for (let i = 0; i < size; i++) host[start + i] = component.initial.normal * random.normal();
       }
     });
-    this.values = gpu.parameter([this.elements], "f32", host);
+    this.allocate(gpu);
+    gpu.write(this.values, host);
+  }
+
+  /** Allocates the flat buffers, all zeros. */
+  allocate(gpu: Gpu): void {
+    this.values = gpu.parameter([this.elements], "f32");
     this.gradients = gpu.parameter([this.elements], "f32");
     this.list.forEach((parameter, i) => {
       const range = (flat: Tensor) =>

@@ -176,7 +176,7 @@ async function runAblations(flags: AblationFlags): Promise<void> {
             });
       recommenders.set(name, trained);
     }
-    checkRunMemory(gpu, config, dataset, files, trained.settings);
+    await checkRunMemory(gpu, config, dataset, files, trained.settings);
   }
   const backbone = await loadBackbone(gpu, files, base.weights, progress);
   const jobOf = ({ recommender }: Config): Job => {

@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { UserError } from "../files/user-error.ts";
 import { BACKBONE_NAMES, EMBEDDED } from "../llm/locate.ts";
+import { describeMemory } from "../llm/memory.ts";
 import { changedFile, fingerprint, loadBackbone, openBackbone } from "../train/backbone.ts";
 import { MODEL } from "../train/checkpoint.ts";
 import { type Config, type ConfigName, PRESETS, presetConfig } from "../train/config.ts";
@@ -115,7 +116,8 @@ async function begin(flags: TrainFlags): Promise<void> {
   const trained = await recommenderFor(gpu, dataset, choice, { progress, signal });
   const info = await newRunInfo(gpu, { dataset, source }, files, trained, config);
   const run: StoredRun = { folder, config, info };
-  console.error(checkRunMemory(gpu, config, dataset, files, trained.settings));
+  const plan = await checkRunMemory(gpu, config, dataset, files, trained.settings);
+  console.error(describeMemory(plan));
   const backbone = await loadBackbone(gpu, files, config.weights, progress);
   const session = openSession({ gpu, config, dataset, recommender: trained.model, backbone });
   await describeRun(run, trained.folder);
@@ -158,7 +160,8 @@ async function resume(folder: string, flags: TrainFlags): Promise<void> {
   const { settings } = info.recommender;
   const recommender = await loadRecommender(gpu, dataset, settings, folder);
   if (!recommender) throw new UserError(`${folder}: its recommender.safetensors is missing; start a new run`);
-  console.error(checkRunMemory(gpu, config, dataset, files, settings));
+  const plan = await checkRunMemory(gpu, config, dataset, files, settings);
+  console.error(describeMemory(plan));
   const backbone = await loadBackbone(gpu, files, config.weights, progress);
   const session = openSession({ gpu, config, dataset, recommender, backbone });
   await trainRun(session, run, progress, interrupt.signal);

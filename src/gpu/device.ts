@@ -1,6 +1,7 @@
 import { requestAdapter } from "./adapter.ts";
 import { Buffers, type Pooled } from "./buffers.ts";
-import { GpuLostError, GpuOutOfMemoryError, GpuValidationError } from "./errors.ts";
+import { type AdapterTraits, countingDevice } from "./counting-device.ts";
+import { GpuBindingError, GpuLostError, GpuOutOfMemoryError, GpuValidationError } from "./errors.ts";
 import type { Kernel } from "./kernel.ts";
 import { Profile } from "./profile.ts";
 import { type Program, Programs } from "./programs.ts";
@@ -73,9 +74,6 @@ export class Gpu {
     this.programs = new Programs(device);
     const profiles = process.env.LASER_PROFILE === "1";
     this.profile = profiles && this.features.has("timestamp-query") ? new Profile(device) : null;
-    if (profiles && !this.profile) {
-      console.error(`LASER_PROFILE=1: nothing is measured, ${adapterName} has no timestamp queries`);
-    }
     device.addEventListener("uncapturederror", (event) =>
       this.fail((event as GPUUncapturedErrorEvent).error),
     );
@@ -106,7 +104,31 @@ export class Gpu {
         maxImmediateSize: 64,
       } as Record<string, number>,
     });
-    return new Gpu(gpu, device, name, software, notice, options);
+    const opened = new Gpu(gpu, device, name, software, notice, options);
+    if (process.env.LASER_PROFILE === "1" && !opened.profile) {
+      console.error(`LASER_PROFILE=1: nothing is measured, ${name} has no timestamp queries`);
+    }
+    return opened;
+  }
+
+  /**
+   * A GPU that computes nothing and counts the bytes that one with these traits would hold: `buffers` tells them. What
+   * is read from it is zero.
+   */
+  static counting(traits: AdapterTraits): Gpu {
+    const device = countingDevice(traits);
+    return new Gpu(null as unknown as GPU, device, traits.name, traits.software, null, {});
+  }
+
+  /** What a recording depends on. */
+  get traits(): AdapterTraits {
+    return {
+      name: this.adapterName,
+      software: this.software,
+      sharedSubgroup: this.sharedSubgroup,
+      maxBufferBytes: this.device.limits.maxBufferSize,
+      maxBindingBytes: this.maxBindingBytes,
+    };
   }
 
   private fail(error: GPUError): void {
@@ -230,7 +252,7 @@ export class Gpu {
 
   private bindingBytes(tensor: Tensor, kernel: string, name: string): number {
     if (tensor.bytes > this.maxBindingBytes) {
-      throw new Error(
+      throw new GpuBindingError(
         `${kernel}: binding ${name} [${tensor.shape}] has ${tensor.bytes} bytes, more than one binding may cover (${this.maxBindingBytes}); bind it in windows`,
       );
     }

@@ -7,7 +7,13 @@ import type { Checkpoint } from "./checkpoint-index.ts";
 import { readDecoderConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
-import { everyWeight, mapWeights, type WeightSource, weightSources } from "./decoder-weights.ts";
+import {
+  type DecoderWeights,
+  everyWeight,
+  mapWeights,
+  type WeightSource,
+  weightSources,
+} from "./decoder-weights.ts";
 import { streamWeights, WEIGHT_STORAGES, type WeightStorage } from "./weight-stream.ts";
 
 export interface LoadOptions {
@@ -40,6 +46,24 @@ export function placementOf(
   if (role === "table") return { storage: "f16", shape, transposed: false };
   const transposed = config.linear === "in-out";
   return { storage: asked, shape: transposed ? shape.toReversed() : shape, transposed };
+}
+
+/** A decoder as its weights lie in GPU memory: quantised ones are all [out, in]. */
+function placedConfig(config: DecoderConfig, asked: WeightStorage): DecoderConfig {
+  return isQuantized(asked) ? { ...config, linear: "out-in" } : config;
+}
+
+/** A decoder's weights without their values, for an account of memory (train/memory.ts). */
+export async function unloadedDecoder(
+  gpu: Gpu,
+  config: DecoderConfig,
+  storage: WeightStorage,
+): Promise<{ readonly config: DecoderConfig; readonly weights: DecoderWeights<Tensor> }> {
+  const weights = await mapWeights(weightSources(config), (source) => {
+    const placement = placementOf(source, config, storage);
+    return gpu.parameter(placement.shape, placement.storage);
+  });
+  return { config: placedConfig(config, storage), weights };
 }
 
 /** Bytes of every frozen weight in GPU memory, largest first. */
@@ -95,7 +119,7 @@ export async function loadDecoder(gpu: Gpu, directory: string, options: LoadOpti
   const loader = new Loader(gpu, checkpoint, config, options);
   try {
     const weights = await mapWeights(sources, (source) => loader.load(source));
-    return new Decoder(isQuantized(options.weights) ? { ...config, linear: "out-in" } : config, weights);
+    return new Decoder(placedConfig(config, options.weights), weights);
   } catch (error) {
     for (const tensor of loader.loaded) gpu.release(tensor);
     throw error;

@@ -1,3 +1,4 @@
+import { GpuBindingError } from "../gpu/errors.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 
 /** Rows [from, to) of a larger tensor. */
@@ -21,7 +22,7 @@ export function windowsOf(tensor: Tensor, limit: number, least = 1): Window[] {
   while ((unit * rowBytes) % 256 !== 0) unit *= 2;
   const count = Math.floor(limit / (unit * rowBytes)) * unit;
   if (count === 0)
-    throw new Error(`${unit} rows of [${tensor.shape}] exceed the binding limit of ${limit} bytes`);
+    throw new GpuBindingError(`${unit} rows of [${tensor.shape}] exceed the binding limit of ${limit} bytes`);
   const windows: Window[] = [];
   for (let from = 0; from < rows; from += count) {
     const to = Math.min(rows, from + count);

@@ -1,119 +1,222 @@
-import { Parameters } from "../autograd/parameters.ts";
+/**
+ * The memory that training a run needs, from its shapes alone: a step of training and one of encoding are recorded on a
+ * GPU that computes nothing (gpu/counting-device.ts), by the very code that trains. So the account cannot disagree with
+ * the program: it is what the recorded steps take, to the byte.
+ */
+import { ADAM, Adam } from "../autograd/adam.ts";
 import { type Dataset, trainingSequence } from "../data/dataset.ts";
-import { addedTokens, declareLaser } from "../laser/laser.ts";
-import type { Texts } from "../laser/text.ts";
+import { UserError } from "../files/user-error.ts";
+import type { AdapterTraits } from "../gpu/counting-device.ts";
+import { Gpu } from "../gpu/device.ts";
+import { GpuBindingError, GpuOutOfMemoryError } from "../gpu/errors.ts";
+import type { Step } from "../gpu/step.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { addedTokens, Laser } from "../laser/laser.ts";
+import type { Texts, TokenizedText } from "../laser/text.ts";
+import { Decoder, type DecoderSaved } from "../llm/decoder.ts";
 import type { DecoderConfig } from "../llm/decoder-config.ts";
-import { decoderBytes } from "../llm/load.ts";
-import {
-  activationBytes,
-  type LargeTensor,
-  type MemoryPlan,
-  pooled,
-  widestActivationBytes,
-} from "../llm/memory.ts";
+import type { DecoderWeights } from "../llm/decoder-weights.ts";
+import { unloadedDecoder } from "../llm/load.ts";
+import type { MemoryPart, MemoryPlan } from "../llm/memory.ts";
+import type { PromptBatch } from "../llm/prompt.ts";
+import type { Recommender } from "../recommenders/recommender.ts";
 import type { Config } from "./config.ts";
-import { recommenderExtent } from "./recommender-file.ts";
+import { unbuiltRecommender } from "./recommender-file.ts";
 import type { RecommenderSettings } from "./recommender-settings.ts";
+
+/** The size of a text: its tokens, without those that Laser adds, and the items that it shows. */
+export interface TextSize {
+  readonly tokens: number;
+  readonly items: number;
+}
+
+/** What decides how much memory training takes. */
+export interface Workload {
+  readonly config: Config;
+  readonly backbone: DecoderConfig;
+  readonly recommender: RecommenderSettings;
+  /** Rows of E. */
+  readonly items: number;
+  /** The texts of the largest training batch. */
+  readonly batch: readonly TextSize[];
+  /** The texts of the largest step of encoding. */
+  readonly encoded: readonly TextSize[];
+}
+
+/** What to make smaller, by part. */
+const ADVICE = {
+  backbone: "a smaller backbone, or a smaller --weights",
+  training: "a smaller --batch-size (and --accumulate more batches) or a smaller --max-history",
+  encoding: "a smaller --token-budget",
+  trainable: "a smaller --mformer-width or fewer --experts",
+  items: "fewer items",
+  recommender: "a smaller recommender",
+};
+
+/**
+ * The account of a run that trains on batches up to the given one. Batches of other lengths take buffers of other sizes
+ * (four per power of two, gpu/buffers.ts), which the pool keeps beside these.
+ *
+ * @throws UserError when a tensor does not fit one buffer or binding of the adapter, and what to make smaller.
+ */
+export async function planMemory(traits: AdapterTraits, workload: Workload): Promise<MemoryPlan> {
+  const { config, backbone, items } = workload;
+  using gpu = Gpu.counting(traits);
+  const parts: MemoryPart[] = [];
+  /** Adds what `record` takes as a part. */
+  const account = async <T>(name: string, advice: string, record: () => T | Promise<T>): Promise<T> => {
+    const before = gpu.buffers.bytes;
+    const result = await fitting(`${name} of this run`, advice, traits, record);
+    parts.push({ name, advice, bytes: gpu.buffers.bytes - before });
+    return result;
+  };
+
+  const unloaded = await account("backbone weights", ADVICE.backbone, () =>
+    unloadedDecoder(gpu, backbone, config.weights),
+  );
+  const decoder = new WatchedDecoder(gpu, unloaded.config, unloaded.weights);
+  const recommender = await account("recommender", ADVICE.recommender, () =>
+    unbuiltRecommender(gpu, items, workload.recommender),
+  );
+  const laser = laserOf(config, decoder, recommender);
+  const adam = await account("trainable parameters and optimiser", ADVICE.trainable, () => {
+    laser.parameters.allocate(gpu);
+    return new Adam(gpu, laser.parameters, ADAM);
+  });
+  const embeddings = await account("item embeddings", ADVICE.items, () =>
+    gpu.parameter([items, backbone.hiddenSize]),
+  );
+
+  const beforeTraining = gpu.buffers.bytes;
+  await fitting("a training step", ADVICE.training, traits, () =>
+    inStep(gpu, (step) => {
+      const { temperature, lambda, loadBalancing } = config;
+      const texts = textsOf(workload.batch, items);
+      const targets = new Uint32Array(texts.length);
+      const key = { seed: 1, step: 0 };
+      laser.trainStep(step, texts, targets, embeddings, { temperature, lambda, loadBalancing }, key);
+      adam.update(step, config.learningRate);
+    }),
+  );
+  const training = gpu.buffers.bytes - beforeTraining;
+  const kept = Math.min(decoder.taken, decoder.kept);
+  const named = [
+    { name: "kept layer inputs", bytes: kept },
+    { name: "backbone's forward and recomputation", bytes: decoder.taken - kept },
+    { name: "M-Former, recommender and loss", bytes: training - decoder.taken },
+  ];
+  for (const part of named) parts.push({ ...part, advice: ADVICE.training });
+  await account("encoding, beyond training's buffers", ADVICE.encoding, () =>
+    inStep(gpu, (step) => void laser.encode(step, textsOf(workload.encoded, items))),
+  );
+  return { parts };
+}
+
+function laserOf(config: Config, decoder: Decoder, recommender: Recommender): Laser {
+  const collaborative = (step: Step, histories: readonly (readonly number[])[]): Tensor =>
+    recommender.hiddenStates(step, histories);
+  return new Laser(config, decoder, collaborative, recommender.width);
+}
+
+async function inStep(gpu: Gpu, record: (step: Step) => void): Promise<void> {
+  const step = gpu.step("plan");
+  record(step);
+  await step.submit();
+}
+
+/** Runs `record`; a tensor that the adapter cannot hold or bind becomes a UserError with the advice. */
+async function fitting<T>(
+  what: string,
+  advice: string,
+  { name }: AdapterTraits,
+  record: () => T | Promise<T>,
+): Promise<T> {
+  try {
+    return await record();
+  } catch (error) {
+    if (!(error instanceof GpuOutOfMemoryError || error instanceof GpuBindingError)) throw error;
+    throw new UserError(`${what} cannot be had on this adapter (${name}): ${error.message}; use ${advice}`);
+  }
+}
+
+/** Tells the buffers that the backbone's own passes take from those of everything around it. */
+class WatchedDecoder extends Decoder {
+  /** Bytes of the buffers that the pool first made for its passes. */
+  taken = 0;
+  /** Bytes of the inputs of its layers, kept from forward to backward. */
+  kept = 0;
+
+  constructor(
+    private readonly gpu: Gpu,
+    config: DecoderConfig,
+    weights: DecoderWeights<Tensor>,
+  ) {
+    super(config, weights);
+  }
+
+  private watch<T>(pass: () => T): T {
+    const before = this.gpu.buffers.bytes;
+    const result = pass();
+    this.taken += this.gpu.buffers.bytes - before;
+    return result;
+  }
+
+  override forward(
+    step: Step,
+    batch: PromptBatch,
+    prefix: Tensor | null,
+    suffix: Tensor | null,
+    keep: boolean,
+  ) {
+    const result = this.watch(() => super.forward(step, batch, prefix, suffix, keep));
+    for (const input of result.saved?.inputs ?? []) this.kept += this.gpu.buffers.classOf(input.bytes);
+    return result;
+  }
+
+  override backward(step: Step, saved: DecoderSaved, dHidden: Tensor): Tensor {
+    return this.watch(() => super.backward(step, saved, dHidden));
+  }
+}
+
+/** Texts of these sizes; what they say does not matter. */
+function textsOf(sizes: readonly TextSize[], itemCount: number): TokenizedText[] {
+  return sizes.map(({ tokens, items }) => ({
+    ids: new Uint32Array(tokens),
+    items: Array.from({ length: items }, (_, i) => i % itemCount),
+  }));
+}
 
 /** Users and items whose texts are tokenized to see how long texts are. */
 const SAMPLE = 200;
 
-/**
- * Activations of the M-Former per row of queries, block and unit of its width: the projections, attention, two
- * norms and the four-fold feed-forward of a block (about 20 widths, half the blocks with cross-attention).
- */
-const MFORMER_WIDTHS = 24;
-
-/** What training a run needs, from its shapes and a sample of its texts. */
-export function trainingMemory(
+/** The largest batch and the largest step of encoding, from a sample of a dataset's texts. */
+export function sampledSizes(
   config: Config,
   dataset: Dataset,
-  backbone: DecoderConfig,
   texts: Texts,
-  recommender: RecommenderSettings,
-): MemoryPlan {
-  const added = addedTokens(config);
+): Pick<Workload, "batch" | "encoded"> {
   const every = (n: number) => Math.max(1, Math.floor(n / SAMPLE));
-  let longest = 0;
+  let longest: TextSize = { tokens: 1, items: 1 };
   for (let u = 0; u < dataset.users.length; u += every(dataset.users.length)) {
     const history = trainingSequence(dataset.sequences[u]);
-    if (history.length) longest = Math.max(longest, texts.user(history).ids.length + added);
+    if (!history.length) continue;
+    const { ids, items } = texts.user(history);
+    if (ids.length > longest.tokens) longest = { tokens: ids.length, items: items.length };
   }
   let shortest = Number.POSITIVE_INFINITY;
   for (let i = 0; i < dataset.items.length; i += every(dataset.items.length)) {
-    shortest = Math.min(shortest, texts.item(i).ids.length + added);
+    shortest = Math.min(shortest, texts.item(i).ids.length);
   }
-  const batchTokens = config.batchSize * longest;
-  const encodedTokens = Math.max(config.tokenBudget, longest);
   // No step encodes more texts than there are.
-  const encodedTexts = Math.min(
-    Math.ceil(encodedTokens / shortest),
-    Math.max(dataset.items.length, dataset.users.length),
-  );
-  const queryRows = (texts: number) =>
-    config.prefix === "mformer" ? texts * config.activeExperts * config.queryTokens : 0;
-  const mformer = (texts: number, blocks: number) =>
-    4 * queryRows(texts) * config.mformerWidth * blocks * MFORMER_WIDTHS;
-  const training =
-    activationBytes(backbone, batchTokens, true) + 2 * mformer(config.batchSize, config.mformerBlocks);
-  // Without gradients a block's values end with the block.
-  const encoding = activationBytes(backbone, encodedTokens, false) + mformer(encodedTexts, 1);
-  const itemBytes = 4 * dataset.items.length * backbone.hiddenSize;
-
-  const parts = [
-    { name: "backbone weights", bytes: decoderBytes(backbone, config.weights) },
-    { name: "activations", bytes: pooled(Math.max(training, encoding)) },
-    // Values, gradients and the two moments of Adam.
-    {
-      name: "trainable parameters and optimiser",
-      bytes: 4 * 4 * trainableSize(config, backbone.hiddenSize, recommender.width),
-    },
-    { name: "item embeddings", bytes: itemBytes },
-    { name: "recommender", bytes: recommenderExtent(dataset.items.length, recommender).bytes },
-  ];
-  const smaller = "use a smaller --token-budget";
-  const tensors: LargeTensor[] = [
-    {
-      name: "encoding's widest activation",
-      bytes: widestActivationBytes(backbone, encodedTokens),
-      advice: smaller,
-      windowed: false,
-    },
-    {
-      name: "training's widest activation",
-      bytes: widestActivationBytes(backbone, batchTokens),
-      advice: "use a smaller --batch-size (and --accumulate more batches) or a smaller --max-history",
-      windowed: false,
-    },
-    {
-      name: "the M-Former's feed-forward while encoding",
-      bytes: 16 * queryRows(encodedTexts) * config.mformerWidth,
-      advice: smaller,
-      windowed: false,
-    },
-    {
-      name: "the M-Former's feed-forward in training",
-      bytes: 16 * queryRows(config.batchSize) * config.mformerWidth,
-      advice: "use a smaller --batch-size",
-      windowed: false,
-    },
-    {
-      name: "the M-Former's feed-forward experts",
-      bytes:
-        config.prefix === "mformer" && config.moe === "ffn"
-          ? 16 * config.experts * config.mformerWidth ** 2
-          : 0,
-      advice: "use fewer --experts or a smaller --mformer-width",
-      windowed: false,
-    },
-    { name: "the item embeddings", bytes: itemBytes, advice: "use fewer items", windowed: true },
-  ];
-  return { parts, tensors };
+  const most = Math.max(dataset.items.length, dataset.users.length);
+  return {
+    batch: new Array<TextSize>(config.batchSize).fill(longest),
+    encoded: encodingStep(config, shortest, most),
+  };
 }
 
-/** Elements of the flat buffer of Laser's trainable parameters. */
-function trainableSize(config: Config, hiddenSize: number, collaborativeWidth: number): number {
-  const parameters = new Parameters();
-  declareLaser(parameters, config, hiddenSize, collaborativeWidth);
-  return parameters.flatSize;
+/** A step that encodes item texts of this many tokens up to the budget, or at least one; `most` at most. */
+export function encodingStep(config: Config, tokens: number, most: number): TextSize[] {
+  const count = Math.floor(config.tokenBudget / (tokens + addedTokens(config)));
+  return new Array<TextSize>(Math.max(1, Math.min(count, most))).fill({ tokens, items: 1 });
 }

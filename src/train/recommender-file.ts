@@ -36,17 +36,20 @@ export function buildRecommender(
   return model;
 }
 
-/** The longest history that a recommender reads, and the bytes of GPU memory that it takes. */
-export function recommenderExtent(
-  items: number,
-  settings: RecommenderSettings,
-): { readonly maxLength: number; readonly bytes: number } {
+/** The longest history that a recommender reads. */
+export function recommenderPositions(settings: RecommenderSettings): number {
+  return settings.recommender === "vectors" ? Number.POSITIVE_INFINITY : settings.maxLength;
+}
+
+/** A recommender of these sizes in GPU memory without its values, for an account of memory (train/memory.ts). */
+export function unbuiltRecommender(gpu: Gpu, items: number, settings: RecommenderSettings): Recommender {
   if (settings.recommender === "vectors") {
-    return { maxLength: Number.POSITIVE_INFINITY, bytes: 4 * (items + 1) * settings.width };
+    const { width } = settings;
+    return new ItemVectors(gpu, items, width, new Float32Array((items + 1) * width));
   }
-  // Values, and the gradients that come with them.
-  const { flatSize } = declareRecommender(items, settings).parameters;
-  return { maxLength: settings.maxLength, bytes: 2 * 4 * flatSize };
+  const model = declareRecommender(items, settings);
+  model.parameters.allocate(gpu);
+  return model;
 }
 
 /** Opens the recommender of a dataset in a folder; null when there is none yet. Throws UserError for another one. */
