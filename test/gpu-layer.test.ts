@@ -131,6 +131,47 @@ t("trim empties the pool, and the next step works", async () => {
   assert.equal(await read, Float32Array.of(2, 4));
 });
 
+t("smaller tensors take the buffers of larger ones, up to four times their size", async () => {
+  const bytesAfter = async (floats: number, count: number) => {
+    const step = gpu.step("sizes");
+    const tensors = Array.from({ length: count }, () => step.tensor([floats]));
+    assert.is(new Set(tensors.map(({ bufferId }) => bufferId)).size, count, "two tensors share a buffer");
+    // Freed within the step, they serve it again.
+    for (const tensor of tensors) step.free(tensor);
+    step.tensor([floats]);
+    await step.submit();
+    return gpu.buffers.pooledBytes;
+  };
+  gpu.buffers.trim();
+  const most = await bytesAfter(4096, 3);
+  assert.is(most, 3 * 4096 * 4);
+  assert.is(await bytesAfter(3000, 3), most);
+  assert.is(await bytesAfter(1024, 3), most);
+  assert.is(await bytesAfter(1023, 1), most, "1023 floats share their class with 1024");
+  assert.ok((await bytesAfter(512, 1)) > most, "an eighth of a buffer is not worth it");
+});
+
+t("a reserved pool serves the steps that need it", async () => {
+  gpu.buffers.trim();
+  const record = async () => {
+    const step = gpu.step("reserved");
+    for (const floats of [64, 5000, 300]) step.tensor([floats]);
+    await step.submit();
+  };
+  await record();
+  const sizes = gpu.buffers.freeSizes;
+  assert.equal(
+    sizes,
+    [...sizes].sort((a, b) => b - a),
+  );
+  const { pooledBytes } = gpu.buffers;
+  gpu.buffers.trim();
+  gpu.buffers.reserve(sizes);
+  assert.is(gpu.buffers.pooledBytes, pooledBytes);
+  await record();
+  assert.is(gpu.buffers.pooledBytes, pooledBytes);
+});
+
 t("one step records at a time; a submitted one is closed", async () => {
   const step = gpu.step("first");
   assert.throws(() => gpu.step("second"), 'step "second" begins while "first" is still being recorded');

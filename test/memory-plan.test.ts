@@ -153,6 +153,7 @@ t("what main memory cannot hold is refused on a software adapter", () => {
       { name: "backbone weights", bytes: 1000, advice: "a smaller backbone" },
       { name: "kept layer inputs", bytes: 4000, advice: "a smaller --batch-size" },
     ],
+    pool: [],
   };
   const traits = { ...ANY_GPU, name: "test adapter", software: true };
   checkMemory(plan, traits, 5000);

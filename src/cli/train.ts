@@ -119,6 +119,7 @@ async function begin(flags: TrainFlags): Promise<void> {
   const plan = await checkRunMemory(gpu, config, dataset, files, trained.settings);
   console.error(describeMemory(plan));
   const backbone = await loadBackbone(gpu, files, config.weights, progress);
+  gpu.buffers.reserve(plan.pool);
   const session = openSession({ gpu, config, dataset, recommender: trained.model, backbone });
   await describeRun(run, trained.folder);
   await trainRun(session, run, progress, signal);
@@ -163,6 +164,7 @@ async function resume(folder: string, flags: TrainFlags): Promise<void> {
   const plan = await checkRunMemory(gpu, config, dataset, files, settings);
   console.error(describeMemory(plan));
   const backbone = await loadBackbone(gpu, files, config.weights, progress);
+  gpu.buffers.reserve(plan.pool);
   const session = openSession({ gpu, config, dataset, recommender, backbone });
   await trainRun(session, run, progress, interrupt.signal);
 }

@@ -1,4 +1,4 @@
-import type { Pooled } from "./buffers.ts";
+import { bestFit, type Pooled } from "./buffers.ts";
 import type { Gpu } from "./device.ts";
 import { gridOf } from "./grid.ts";
 import type { Dispatch, Kernel } from "./kernel.ts";
@@ -86,7 +86,7 @@ export class Step {
     const bytes = bytesOf(shape, dtype);
     if (this.collect) return new Tensor(null as unknown as GPUBuffer, 0, shape, dtype, 0);
     this.gpu.buffers.assertFits(shape, bytes);
-    const recycled = mayRecycle ? this.recycled.get(this.gpu.buffers.classOf(bytes))?.pop() : undefined;
+    const recycled = mayRecycle ? bestFit(this.recycled, this.gpu.buffers.classOf(bytes)) : undefined;
     const pooled = recycled ?? this.gpu.buffers.take(bytes);
     this.owned.set(pooled.id, pooled);
     return new Tensor(pooled.buffer, 0, shape, dtype, pooled.id);

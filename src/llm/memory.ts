@@ -18,6 +18,8 @@ export interface MemoryPart {
 export interface MemoryPlan {
   /** They add up to all the GPU memory that is held at once. */
   readonly parts: readonly MemoryPart[];
+  /** Sizes of the buffers that steps share, among them: Buffers.reserve makes them at once. */
+  readonly pool: readonly number[];
 }
 
 /** All parts together, in bytes. */

@@ -54,8 +54,8 @@ const ADVICE = {
 };
 
 /**
- * The account of a run that trains on batches up to the given one. Batches of other lengths take buffers of other sizes
- * (four per power of two, gpu/buffers.ts), which the pool keeps beside these.
+ * The account of a run that trains on batches up to the given one. Smaller batches take the same buffers where the pool
+ * has them from the start (`pool`, Buffers.reserve); else it may come to hold half as much again, in smaller ones.
  *
  * @throws UserError when a tensor does not fit one buffer or binding of the adapter, and what to make smaller.
  */
@@ -109,7 +109,7 @@ export async function planMemory(traits: AdapterTraits, workload: Workload): Pro
   await account("encoding, beyond training's buffers", ADVICE.encoding, () =>
     inStep(gpu, (step) => void laser.encode(step, textsOf(workload.encoded, items))),
   );
-  return { parts };
+  return { parts, pool: gpu.buffers.freeSizes };
 }
 
 function laserOf(config: Config, decoder: Decoder, recommender: Recommender): Laser {
