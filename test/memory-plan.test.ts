@@ -70,8 +70,9 @@ async function held(gpu: Gpu, directory: string, { config, batch, encoded }: Wor
 
 const VARIANTS: [checkpoint: string, change: Partial<Config>][] = [
   ["gpt2-tiny", { weights: "f32" }],
-  ["gpt2-tiny", { prefix: "free" }],
+  ["gpt2-tiny", { prefix: "free", weights: "int4" }],
   ["llama-tiny", {}],
+  ["llama-tiny", { weights: "int8" }],
   ["llama-tiny-sharded", { prefix: "none", suffixTokens: 2 }],
   ["llama3-tiny", { projection: true }],
   ["chatglm2-tiny", {}],
