@@ -1,12 +1,13 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { fileError } from "../files/atomic.ts";
 import { readJsonObject } from "../files/json.ts";
 import { UserError } from "../files/user-error.ts";
 import { SentencePieceBpe } from "./sentencepiece.ts";
 import { parseSentencePieceModel } from "./sentencepiece-model.ts";
+import { fromTokenizerJson } from "./tokenizer-json.ts";
+import { gpt2TokenizerJson } from "./tokenizer-vocab.ts";
 
 /** Text to token ids and back, as a backbone's own tokenizer does it. */
 export interface Tokenizer {
@@ -21,33 +22,52 @@ export interface Tokenizer {
 }
 
 /**
- * Loads the tokenizer of a Hugging Face model directory: `tokenizer.json`, or a SentencePiece `tokenizer.model`;
- * `tokenizer_config.json`, if there, says whether BOS goes in front (`add_bos_token`).
+ * Loads the tokenizer of a Hugging Face model directory: `tokenizer.json`, a SentencePiece `tokenizer.model`, or GPT-2's
+ * `vocab.json` with `merges.txt`. `tokenizer_config.json`, if there, says whether BOS goes in front (`add_bos_token`).
  *
- * Where both are present and have the same number of ids, the SentencePiece model decides: it is what the backbone was
- * trained with, and its copies as JSON are not always faithful (some lost the no-break space). A tokenizer.json with
- * more ids (added tokens), or beside a tokenizer.model of another kind, is used itself.
+ * Where tokenizer.json and tokenizer.model are both present and have the same number of ids, the SentencePiece model
+ * decides: it is what the backbone was trained with, and its copies as JSON are not always faithful (some lost the
+ * no-break space). A tokenizer.json with more ids (added tokens), or beside a tokenizer.model of another kind, is used
+ * itself.
  *
  * @throws UserError naming the file: none there, damaged, or of a kind that is not supported.
  */
 export async function loadTokenizer(directory: string): Promise<Tokenizer> {
-  const configPath = join(directory, "tokenizer_config.json");
-  const config = existsSync(configPath) ? await readJsonObject(configPath) : {};
-  const jsonPath = join(directory, "tokenizer.json");
+  const optional = async (name: string) => {
+    const path = join(directory, name);
+    return existsSync(path) ? await readJsonObject(path) : null;
+  };
+  const config = (await optional("tokenizer_config.json")) ?? {};
+  const json = await optional("tokenizer.json");
   const modelPath = join(directory, "tokenizer.model");
-  const json = existsSync(jsonPath) ? await readJsonObject(jsonPath) : null;
   if (existsSync(modelPath)) {
     try {
-      const model = await readSentencePiece(modelPath, config);
+      const chatglm = isChatGlm(config, await optional("config.json"));
+      const model = await readSentencePiece(modelPath, config, chatglm);
       if (!json || idsOf(json) === model.vocabularySize) return model;
     } catch (error) {
       if (!json || !(error instanceof UserError)) throw error;
     }
   }
-  if (json) return fromJson(jsonPath, json, config);
+  if (json) return fromTokenizerJson(join(directory, "tokenizer.json"), json, config);
+  if (["vocab.json", "merges.txt"].every((name) => existsSync(join(directory, name)))) {
+    return fromTokenizerJson(
+      join(directory, "vocab.json"),
+      await gpt2TokenizerJson(directory, config),
+      config,
+    );
+  }
   throw new UserError(
-    `${directory}: neither tokenizer.json nor tokenizer.model; download the model's tokenizer into it`,
+    `${directory}: no tokenizer.json, tokenizer.model or vocab.json with merges.txt; download the model's tokenizer into it`,
   );
+}
+
+/** ChatGLM's own special tokens stand in its program only: the class of the tokenizer or of the model tells. */
+function isChatGlm(
+  tokenizerConfig: Record<string, unknown>,
+  config: Record<string, unknown> | null,
+): boolean {
+  return tokenizerConfig.tokenizer_class === "ChatGLMTokenizer" || config?.model_type === "chatglm";
 }
 
 /** One more than the largest id of a tokenizer.json (0 when it is not one). */
@@ -61,11 +81,15 @@ function idsOf(json: Record<string, unknown>): number {
   return ids.reduce((most: number, id) => (typeof id === "number" ? Math.max(most, id + 1) : most), 0);
 }
 
-async function readSentencePiece(path: string, config: Record<string, unknown>): Promise<Tokenizer> {
+async function readSentencePiece(
+  path: string,
+  config: Record<string, unknown>,
+  chatglm: boolean,
+): Promise<Tokenizer> {
   const bytes = await readFile(path).catch((error) => {
     throw fileError("read", path, error);
   });
-  return fromSentencePiece(new SentencePieceBpe(parseSentencePieceModel(path, bytes)), config);
+  return fromSentencePiece(new SentencePieceBpe(parseSentencePieceModel(path, bytes)), config, chatglm);
 }
 
 /** Checks that every id a tokenizer can give has a row in an embedding of `rows` rows. */
@@ -77,53 +101,19 @@ export function checkVocabulary(tokenizer: Tokenizer, rows: number, directory: s
   }
 }
 
-function fromJson(path: string, json: Record<string, unknown>, config: Record<string, unknown>): Tokenizer {
-  let tokenizer: HuggingFaceTokenizer;
-  let leading: number[];
-  let vocabularySize = 0;
-  try {
-    tokenizer = new HuggingFaceTokenizer(json, config);
-    const ids = (text: string, special: boolean) =>
-      tokenizer.encode(text, { add_special_tokens: special }).ids;
-    // What the post-processor puts in front of a text. It has no other way to be asked.
-    const bare = ids("a", false);
-    const whole = ids("a", true);
-    const start = whole.findIndex((_, i) => bare.every((id, j) => whole[i + j] === id));
-    leading = whole.slice(0, Math.max(start, 0));
-    for (const id of tokenizer.get_vocab().values()) vocabularySize = Math.max(vocabularySize, id + 1);
-  } catch (error) {
-    const reason = (error as Error).message.replaceAll("\n", " ");
-    throw new UserError(`${path}: not a tokenizer this program can read (${reason}); download it again`);
-  }
-  if (config.add_bos_token === false) leading = [];
-  else if (config.add_bos_token === true && leading.length === 0) {
-    const token = config.bos_token as { content?: unknown } | string | null | undefined;
-    const bos = typeof token === "string" ? token : token?.content;
-    const id = typeof bos === "string" ? tokenizer.token_to_id(bos) : undefined;
-    if (id === undefined)
-      throw new UserError(`${path}: has no bos_token ${JSON.stringify(bos)}, which add_bos_token asks for`);
-    leading = [id];
-  }
-  return {
-    encode: (text) => tokenizer.encode(text, { add_special_tokens: false }).ids,
-    leading,
-    decode: (ids) =>
-      ids.length === 0
-        ? ""
-        : tokenizer.decode([...ids], { skip_special_tokens: true, clean_up_tokenization_spaces: false }),
-    vocabularySize,
-  };
-}
-
-function fromSentencePiece(bpe: SentencePieceBpe, config: Record<string, unknown>): Tokenizer {
+function fromSentencePiece(
+  bpe: SentencePieceBpe,
+  config: Record<string, unknown>,
+  chatglm: boolean,
+): Tokenizer {
   const { pieces, bosId } = bpe.model;
-  // ChatGLM2 puts [MASK] [gMASK] sMASK sop eop after the pieces; [gMASK] sop lead.
-  const chatglm = config.tokenizer_class === "ChatGLMTokenizer";
   const bos = bosId !== null && config.add_bos_token !== false ? [bosId] : [];
+  // ChatGLM2 puts [MASK] [gMASK] [sMASK] sop eop after the pieces; [gMASK] sop lead.
+  const after = chatglm ? 5 : 0;
   return {
     encode: (text) => bpe.encode(text),
     leading: chatglm ? [pieces.length + 1, pieces.length + 3] : bos,
-    decode: (ids) => bpe.decode(chatglm ? ids.filter((id) => id < pieces.length) : ids),
-    vocabularySize: pieces.length + (chatglm ? 5 : 0),
+    decode: (ids) => bpe.decode(ids.filter((id) => id < pieces.length || id >= pieces.length + after)),
+    vocabularySize: pieces.length + after,
   };
 }
