@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { closeSync, ftruncateSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
@@ -515,51 +514,56 @@ t("10,000 damaged files: each loads or is refused, soon and in little memory", a
     await using bin = await openTorchBin(path);
     assert.is(bin.tensors.size, 9);
   }
-  const before = process.memoryUsage();
+  /** The i-th damaged file: the whole, the directory alone, or the pickle alone in an intact zip file. */
+  const damaged = (i: number): Buffer => {
+    const random = new Random("damage", i);
+    if (i % 3 === 0) return mutate(file, random);
+    if (i % 3 === 1)
+      return Buffer.concat([file.subarray(0, directory), mutate(file.subarray(directory), random)]);
+    return binBytes(mutate(pickle, random), storages);
+  };
+  // Side by side, so that the waits for files overlap; a hang meets the time limit of the test's process.
+  const LANES = 32;
+  const peak = process.resourceUsage().maxRSS;
   let loaded = 0;
   let slowest = 0;
   const refusals = new Map<string, number>();
-  const hash = createHash("sha256");
-  for (let i = 0; i < 10_000; i++) {
-    const random = new Random("damage", i);
-    let bytes: Buffer;
-    if (i % 3 === 0) bytes = mutate(file, random);
-    // The directory alone, at the end of an intact file; and the pickle alone, in an intact zip file.
-    else if (i % 3 === 1)
-      bytes = Buffer.concat([file.subarray(0, directory), mutate(file.subarray(directory), random)]);
-    else bytes = binBytes(mutate(pickle, random), storages);
-    hash.update(bytes);
-    writeFileSync(path, bytes);
-    const started = performance.now();
-    try {
-      await using bin = await openTorchBin(path);
-      for (const [name, { shape }] of bin.tensors) {
-        const read = await bytesOf(bin, name, 1 << 16);
-        assert.ok(read.byteLength <= bytes.byteLength, `${name} [${shape}]`);
+  const lane = async (first: number) => {
+    const path = join(folder, `damaged-${first}.bin`);
+    for (let i = first; i < 10_000; i += LANES) {
+      const bytes = damaged(i);
+      writeFileSync(path, bytes);
+      const started = performance.now();
+      try {
+        await using bin = await openTorchBin(path);
+        for (const [name, { shape }] of bin.tensors) {
+          const read = await bytesOf(bin, name, 1 << 16);
+          assert.ok(read.byteLength <= bytes.byteLength, `${name} [${shape}]`);
+        }
+        loaded++;
+      } catch (error) {
+        if (!(error instanceof UserError))
+          throw new Error(`file ${i} (Random("damage", ${i}))`, { cause: error });
+        const { message } = error;
+        assert.ok(message.startsWith(path) && !message.includes("\n") && message.length < 1000, message);
+        const kind = message
+          .slice(path.length)
+          .replace(/[0-9]+|"[^"]*"/g, "#")
+          .slice(0, 40);
+        refusals.set(kind, (refusals.get(kind) ?? 0) + 1);
       }
-      loaded++;
-    } catch (error) {
-      if (!(error instanceof UserError))
-        throw new Error(`file ${i} (Random("damage", ${i}))`, { cause: error });
-      assert.ok(error.message.startsWith(path) && !error.message.includes("\n"), error.message);
-      assert.ok(error.message.length < 1000, error.message);
-      const kind = error.message
-        .slice(path.length)
-        .replace(/[0-9]+|"[^"]*"/g, "#")
-        .slice(0, 40);
-      refusals.set(kind, (refusals.get(kind) ?? 0) + 1);
+      slowest = Math.max(slowest, performance.now() - started);
     }
-    slowest = Math.max(slowest, performance.now() - started);
-  }
-  const after = process.memoryUsage();
+  };
+  await Promise.all(Array.from({ length: LANES }, (_, first) => lane(first)));
+  const grown = (process.resourceUsage().maxRSS - peak) / 1024;
   console.log(
-    `10,000 files (${hash.digest("hex").slice(0, 8)}): ${loaded} load, ${refusals.size} kinds of refusal, slowest ${Math.round(slowest)} ms`,
+    `10,000 files: ${loaded} load, ${refusals.size} kinds of refusal, slowest ${Math.round(slowest)} ms, ${Math.round(grown)} MiB more`,
   );
   assert.ok(loaded > 900 && loaded < 8000, `${loaded} load`);
   assert.ok(refusals.size > 50, `${refusals.size} kinds of refusal`);
-  assert.ok(slowest < 5000, `one took ${slowest} ms`);
-  assert.ok(after.arrayBuffers - before.arrayBuffers < 64 * 2 ** 20, "memory for buffers grew");
-  assert.ok(after.heapUsed - before.heapUsed < 256 * 2 ** 20, "the heap grew");
+  assert.ok(slowest < 30_000, `one took ${slowest} ms`);
+  assert.ok(grown < 256, `the most memory in use grew by ${grown} MiB`);
 });
 
 t.run();
