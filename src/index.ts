@@ -144,6 +144,7 @@ export * from "./train/job.ts";
 export * from "./train/memory.ts";
 export { MetricsLog } from "./train/metrics-log.ts";
 export * from "./train/open-run.ts";
+export * from "./train/origin.ts";
 export * from "./train/pretrain.ts";
 export * from "./train/pretrain-state.ts";
 export * from "./train/progress.ts";

@@ -7,20 +7,24 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { evaluationCases } from "../src/eval/cases.ts";
+import { UserError } from "../src/files/user-error.ts";
 import type { Gpu } from "../src/gpu/device.ts";
 import type { Laser } from "../src/laser/laser.ts";
 import type { Texts } from "../src/laser/text.ts";
 import { ABLATIONS } from "../src/train/ablations.ts";
+import { loadArtifact } from "../src/train/checkpoint.ts";
 import type { Config } from "../src/train/config.ts";
 import { encodeAll } from "../src/train/encode.ts";
 import { rankLaser } from "../src/train/evaluate.ts";
 import { type JobRun, runOf } from "../src/train/job.ts";
 import { openRun } from "../src/train/open-run.ts";
 import { SILENT } from "../src/train/progress.ts";
+import { readRun } from "../src/train/run-folder.ts";
 import { Interrupted } from "../src/train/trainer.ts";
 import { openTestGpu } from "./gpu.ts";
-import { laserOk } from "./laser-process.ts";
+import { assertUserError, laser, laserOk } from "./laser-process.ts";
 import { temporaryFolder } from "./temporary.ts";
+import { TINY_PRETRAIN, writeTinyData } from "./tiny-job.ts";
 import { openTinyJob, tinyConfig } from "./tiny-parts.ts";
 
 const t = suite("runs of the variants of Laser");
@@ -141,6 +145,75 @@ t("a share of the training data trains on those users alone, and validates all",
   const users = dataset.users.length;
   assert.is(updates(folderOf("whole")), 2 * Math.ceil(users / 4));
   assert.is(updates(folderOf("quarter")), 2 * Math.ceil(Math.round(users / 4) / 4));
+});
+
+t(
+  "a run from another run's encoders: zero-shot they are its own, trained it goes on from the users'",
+  async () => {
+    using first = await runOf(job, folderOf("laser"), tinyConfig());
+    const origin = await readRun(folderOf("laser"));
+    const own = await loadArtifact(folderOf("laser"), first.session.laser.parameters);
+    const from = { ...job, origin };
+    const result = async (name: string, fields: Partial<Config>) => {
+      using run = await runOf(from, folderOf(name), tinyConfig(fields));
+      return loadArtifact(folderOf(name), run.session.laser.parameters);
+    };
+    // On the same data, with nothing trained, all of it is the origin's.
+    assert.equal(await result("from-zero", { trainShare: 0 }), own);
+    assert.equal(await result("from-zero-epochs", { phase1Epochs: 0, phase2Epochs: 0 }), own);
+    // Phase 1 begins with the user encoder, and phase 2 alone with both: a rate of zero moves nothing.
+    const one = await result("from-phase1", { phase2Epochs: 0, learningRate: 0 });
+    assert.equal([one.user, one.item], [own.user, own.user]);
+    assert.equal(await result("from-phase2", { phase1Epochs: 0, learningRate: 0 }), own);
+    const trained = await result("from-trained", {});
+    assert.not.equal(trained.user, own.user);
+    // It resumes without its origin's folder, and says where it came from.
+    const stopped = folderOf("from-stopped");
+    await runOf({ ...from, signal: AbortSignal.abort() }, stopped, tinyConfig()).then(
+      () => assert.unreachable("it was not interrupted"),
+      (error) => assert.instance(error, Interrupted),
+    );
+    using resumed = await runOf(from, stopped, tinyConfig());
+    assert.equal(await loadArtifact(stopped, resumed.session.laser.parameters), trained);
+    assert.is((await readRun(stopped)).info.from, folderOf("laser"));
+    // Where it came from is part of what it is; and what does not fit is refused.
+    const refused = (run: Promise<unknown>, pattern: RegExp) =>
+      run.then(
+        () => assert.unreachable("it was accepted"),
+        (error: Error) => {
+          assert.instance(error, UserError);
+          assert.match(error.message, pattern);
+        },
+      );
+    await refused(
+      runOf(job, folderOf("from-zero"), tinyConfig({ trainShare: 0 })),
+      /a run with another origin/,
+    );
+    await refused(
+      runOf(from, folderOf("misfit"), tinyConfig({ experts: 5 })),
+      /tensor mformer\.experts has shape \[3,2,8\], expected \[5,2,8\]/,
+    );
+  },
+);
+
+t("train --from: the origin's hyper-parameters and backbone, other data, zero-shot", async () => {
+  writeTinyData(join(home, "other"), 30, 16);
+  await laserOk(["data", "other"], home);
+  const data = ["--data", "runs/data/other"];
+  await laserOk(["pretrain", ...data, "--out", "other-rec", ...TINY_PRETRAIN], home);
+  const command = ["train", ...data, "--from", folderOf("all-at-once"), "--recommender", "other-rec"];
+  await laserOk([...command, "--train-share", "0", "--run", "zero"], home);
+  const config = JSON.parse(readFileSync(join(home, "zero/config.json"), "utf8"));
+  assert.equal([config.moe, config.pooling, config.trainShare], ["ffn", "mean", 0]);
+  const info = JSON.parse(readFileSync(join(home, "zero/run.json"), "utf8"));
+  assert.is(info.from, folderOf("all-at-once"));
+  assert.is(info.backbone.directory, job.backbone.directory);
+  await laserOk(["evaluate", "zero"], home);
+  assertUserError(
+    await laser([...command, "--pooling", "suffix", "--run", "wrong"], home),
+    "tensor suffix is missing",
+  );
+  assertUserError(await laser(["train", "--resume", "zero", "--from", "x"], home), "--from x");
 });
 
 t("the commands work on variants: evaluate, recommend, add-items", async () => {

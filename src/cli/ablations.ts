@@ -8,14 +8,16 @@ import { writeFileAtomic } from "../files/atomic.ts";
 import { UserError } from "../files/user-error.ts";
 import { BACKBONE_NAMES, EMBEDDED } from "../llm/locate.ts";
 import { ablationsNamed, type PlannedRow, planRows, ROW_GROUPS, type Sweep } from "../train/ablations.ts";
-import { loadBackbone, openBackbone } from "../train/backbone.ts";
+import { loadBackbone } from "../train/backbone.ts";
 import { type Config, type ConfigName, PRESETS, presetConfig } from "../train/config.ts";
 import { folderName, openData, RUNS, SHOP } from "../train/data-source.ts";
 import { rankCounts, rankFrozen, rankLaser } from "../train/evaluate.ts";
 import { runUsers } from "../train/examples.ts";
 import { hasFinished, type Job, runOf } from "../train/job.ts";
+import { openBackboneFor, originConfig } from "../train/origin.ts";
 import { recommenderFor, type TrainedRecommender, trainedRecommender } from "../train/recommender.ts";
 import type { RecommenderName } from "../train/recommender-settings.ts";
+import { readRun } from "../train/run-folder.ts";
 import { storedRanks, storeRanks } from "../train/stored-ranks.ts";
 import { Interrupted } from "../train/trainer.ts";
 import { adapterOption, openGpu } from "./adapter.ts";
@@ -30,6 +32,7 @@ import { checkRunMemory } from "./run-memory.ts";
 interface AblationFlags extends ConfigFlags {
   readonly data?: string;
   readonly backbone?: string;
+  readonly from?: string;
   readonly seeds: readonly number[];
   readonly rows?: readonly string[];
   readonly sweep: readonly Sweep[];
@@ -65,6 +68,10 @@ export function registerAblations(program: Command): void {
       ),
     )
     .option("--config <file>", "JSON file of hyper-parameters; flags win over it, it wins over the preset")
+    .option(
+      "--from <run>",
+      "begin every row with the encoders of a trained run, as for laser train (Figure 3)",
+    )
     .option("--recommender <name>", RECOMMENDER_HELP)
     .option("--item-vectors <file>", "as for laser train")
     .option("--item-ids <file>", "as for laser train")
@@ -112,7 +119,7 @@ Examples:
   laser ablations                                                  Tables 3 to 5 on the embedded example
   laser ablations --data runs/data/mine --backbone llama2 --rows table3 --seeds 1
   laser ablations --sweep experts=1,2,4,8,16 --sweep suffixTokens=1,2,4 --split validation     Figure 4
-  laser ablations --data runs/data/mine --sweep trainShare=0,0.05,0.25,1                       Figure 3`,
+  laser ablations --data runs/data/mine --from runs/pets-llama2-1 --sweep trainShare=0,0.05,0.25,1    Figure 3`,
     )
     .action(runAblations);
 }
@@ -145,15 +152,18 @@ function sweeps(text: string, before: readonly Sweep[]): readonly Sweep[] {
 async function runAblations(flags: AblationFlags): Promise<void> {
   if (flags.seed !== undefined)
     throw new UserError(`--seed ${flags.seed}: every row is trained with several; use --seeds`);
-  const embedded = (flags.data ?? SHOP) === SHOP && (flags.backbone ?? EMBEDDED.name) === EMBEDDED.name;
-  const start = embedded && flags.preset === undefined ? DEMO.laser : presetConfig(flags.preset ?? "paper");
+  const origin = flags.from === undefined ? null : await readRun(flags.from);
+  const embedded =
+    !origin && (flags.data ?? SHOP) === SHOP && (flags.backbone ?? EMBEDDED.name) === EMBEDDED.name;
+  const own = origin ? originConfig(origin) : embedded ? DEMO.laser : presetConfig("paper");
+  const start = flags.preset === undefined ? own : presetConfig(flags.preset);
   const { asked, given } = await askedFor(flags);
   const base = withAsked(start, asked);
   const groups = flags.rows ?? (flags.sweep.length ? [] : ["table3", "table5"]);
   const rows = planRows(base, ablationsNamed(groups, "--rows"), flags.sweep);
 
   const progress = terminalProgress();
-  const files = await openBackbone(flags.backbone ?? EMBEDDED.name);
+  const files = await openBackboneFor(flags.backbone, origin);
   const data = await openData(flags.data ?? SHOP, progress);
   const { dataset } = data;
   const out = flags.out ?? join(RUNS, "ablations", `${folderName(dataset.name)}-${folderName(files.name)}`);
@@ -180,7 +190,15 @@ async function runAblations(flags: AblationFlags): Promise<void> {
   }
   const backbone = await loadBackbone(gpu, files, base.weights, progress);
   const jobOf = ({ recommender }: Config): Job => {
-    return { gpu, data, recommender: recommenders.get(recommender)!, backbone, progress, signal };
+    return {
+      gpu,
+      data,
+      recommender: recommenders.get(recommender)!,
+      backbone,
+      progress,
+      signal,
+      ...(origin ? { origin } : {}),
+    };
   };
 
   const { split } = flags;

@@ -7,6 +7,7 @@ import { changedFile, fingerprint, loadBackbone, openBackbone } from "../train/b
 import { MODEL } from "../train/checkpoint.ts";
 import { type Config, type ConfigName, PRESETS, presetConfig } from "../train/config.ts";
 import { openData, SHOP } from "../train/data-source.ts";
+import { copyEncoders, openBackboneFor, originConfig } from "../train/origin.ts";
 import { recommenderFor } from "../train/recommender.ts";
 import { loadRecommender } from "../train/recommender-file.ts";
 import {
@@ -32,6 +33,7 @@ interface TrainFlags extends ConfigFlags {
   readonly data?: string;
   readonly backbone?: string;
   readonly run?: string;
+  readonly from?: string;
   readonly resume?: string | true;
   readonly adapter?: string;
 }
@@ -61,6 +63,10 @@ export function registerTrain(program: Command): void {
       "--ablation <name>",
       "a row of the paper's ablation tables, listed below; it wins over the config file",
     )
+    .option(
+      "--from <run>",
+      "begin with the encoders, backbone and hyper-parameters of a trained run, of other data or the same (Figure 3)",
+    )
     .option("--recommender <name>", RECOMMENDER_HELP)
     .option("--item-vectors <file>", "safetensors of item vectors made elsewhere, in place of a recommender")
     .option("--item-ids <file>", "ids of the rows of --item-vectors: a JSON list, or one a line")
@@ -80,6 +86,7 @@ Examples:
   laser train --data runs/data/mine --backbone llama2 --preset authors
   laser train --data runs/data/mine --mformer-width 64 --mformer-blocks 2 --mformer-heads 4 --users 2000
   laser train --data runs/data/mine --ablation no-mformer
+  laser train --from runs/pets-llama2-1 --data runs/data/mine --train-share 0.05
   laser train --resume runs/shop-embedded-1`,
     )
     .action(runTrain);
@@ -103,9 +110,10 @@ function resumedFolder({ resume, run }: TrainFlags): string {
 
 async function begin(flags: TrainFlags): Promise<void> {
   const { asked, given } = await askedFor(flags);
-  const config = withAsked(presetConfig(flags.preset ?? "paper"), asked);
+  const origin = flags.from === undefined ? null : await readRun(flags.from);
+  const config = withAsked(startOf(flags.preset, origin), asked);
   const progress = terminalProgress();
-  const files = await openBackbone(flags.backbone ?? EMBEDDED.name);
+  const files = await openBackboneFor(flags.backbone, origin);
   const { dataset, source } = await openData(flags.data ?? SHOP, progress);
   await using held = await newRunFolder(flags.run, dataset.name, files.name);
   const { folder } = held;
@@ -114,19 +122,27 @@ async function begin(flags: TrainFlags): Promise<void> {
   const { signal } = interrupt;
   const choice = given?.choice ?? namedRecommender(config.recommender);
   const trained = await recommenderFor(gpu, dataset, choice, { progress, signal });
-  const info = await newRunInfo(gpu, { dataset, source }, files, trained, config);
+  const info = await newRunInfo(gpu, { dataset, source }, files, trained, config, origin);
   const run: StoredRun = { folder, config, info };
   const plan = await checkRunMemory(gpu, config, dataset, files, trained.settings);
   console.error(describeMemory(plan));
   const backbone = await loadBackbone(gpu, files, config.weights, progress);
   gpu.buffers.reserve(plan.pool);
   const session = openSession({ gpu, config, dataset, recommender: trained.model, backbone });
+  if (origin) await copyEncoders(origin, folder, session.laser.parameters);
   await describeRun(run, trained.folder);
   await trainRun(session, run, progress, signal);
 }
 
+/** Where the hyper-parameters start: a preset that was named, the run that this one begins from, or the paper's. */
+function startOf(preset: string | undefined, origin: StoredRun | null): Config {
+  return origin && preset === undefined ? originConfig(origin) : presetConfig(preset ?? "paper");
+}
+
 async function resume(folder: string, flags: TrainFlags): Promise<void> {
   const run = await readRun(folder);
+  if (flags.from !== undefined)
+    throw new UserError(`--from ${flags.from}: a run begins from another only once; leave it out to resume`);
   const { config, info } = run;
   const { asked, given } = await askedFor(flags);
   if (flags.preset !== undefined)

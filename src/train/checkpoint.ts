@@ -151,12 +151,36 @@ export async function loadCheckpoint(
   }
 }
 
-/** The result of a run: both encoders and E, the user encoder's names being those of docs/dumps.md. */
-export interface Artifact {
+/** The two encoders of a run: the users', and the one that made E. The names are those of docs/dumps.md. */
+export interface Encoders {
   readonly user: Flat;
   readonly item: Flat;
+}
+
+/** The result of a run: both encoders and E. */
+export interface Artifact extends Encoders {
   /** E [I, d], rows normalised. */
   readonly items: Flat;
+}
+
+function encoderTensors(parameters: Parameters, { user, item }: Encoders): TensorToWrite[] {
+  return [...named(parameters, user, "user."), ...named(parameters, item, "item.")];
+}
+
+/** Writes two encoders alone. */
+export function saveEncoders(path: string, parameters: Parameters, encoders: Encoders): Promise<void> {
+  return writeSafetensors(path, encoderTensors(parameters, encoders), {
+    format: "laser-webgpu encoders, version 1",
+  });
+}
+
+/** Reads two encoders. Throws UserError when the file does not fit the model. */
+export async function loadEncoders(path: string, parameters: Parameters): Promise<Encoders> {
+  await using file = await openSafetensors(path);
+  return {
+    user: await readFlat(file, parameters, "user."),
+    item: await readFlat(file, parameters, "item."),
+  };
 }
 
 /** Writes the run's result. */
@@ -167,8 +191,7 @@ export async function saveArtifact(
   width: number,
 ): Promise<void> {
   const tensors: TensorToWrite[] = [
-    ...named(parameters, artifact.user, "user."),
-    ...named(parameters, artifact.item, "item."),
+    ...encoderTensors(parameters, artifact),
     { name: "E", dtype: "F32", shape: [artifact.items.length / width, width], data: artifact.items },
   ];
   await writeSafetensors(join(folder, MODEL), tensors, { format: "laser-webgpu run, version 1" });
@@ -182,14 +205,9 @@ export async function loadArtifact(folder: string, parameters: Parameters): Prom
       `${path} is missing: the run has not finished its first epoch; train it, or resume it with --resume`,
     );
   }
-  const file = await openSafetensors(path);
-  try {
-    const user = await readFlat(file, parameters, "user.");
-    const item = await readFlat(file, parameters, "item.");
-    return { user, item, items: (await file.float32("E")) as Flat };
-  } finally {
-    await file.close();
-  }
+  const encoders = await loadEncoders(path, parameters);
+  await using file = await openSafetensors(path);
+  return { ...encoders, items: (await file.float32("E")) as Flat };
 }
 
 /** Whether a run has been trained to its end. */

@@ -10,9 +10,18 @@ import { type Backbone, changedFile } from "./backbone.ts";
 import { isFinished, loadArtifact } from "./checkpoint.ts";
 import type { Config, ConfigName } from "./config.ts";
 import type { OpenedData } from "./data-source.ts";
+import { copyEncoders } from "./origin.ts";
 import type { Progress } from "./progress.ts";
 import type { TrainedRecommender } from "./recommender.ts";
-import { describeRun, heldRunFolder, newRunInfo, type RunInfo, readRun, runExists } from "./run-folder.ts";
+import {
+  describeRun,
+  heldRunFolder,
+  newRunInfo,
+  type RunInfo,
+  readRun,
+  runExists,
+  type StoredRun,
+} from "./run-folder.ts";
 import { openSession, type Session } from "./session.ts";
 import { train } from "./trainer.ts";
 
@@ -23,6 +32,8 @@ export interface Job {
   readonly recommender: TrainedRecommender;
   readonly backbone: Backbone;
   readonly progress: Progress;
+  /** The run whose encoders every run of the job begins with; without it they begin from their seeds. */
+  readonly origin?: StoredRun | null;
   /** Aborting stops the run that is being trained after its current update, with a checkpoint. */
   readonly signal?: AbortSignal;
 }
@@ -40,16 +51,20 @@ export interface JobRun extends Disposable {
  * the signal stopped it. Disposing ends Laser's parameters and E; the job's parts stay.
  */
 export async function runOf(job: Job, folder: string, config: Config): Promise<JobRun> {
-  const { gpu, data, recommender, backbone, progress, signal } = job;
+  const { gpu, data, recommender, backbone, progress, origin, signal } = job;
   await mkdir(folder, { recursive: true });
   await using _held = await heldRunFolder(folder);
-  const info = await newRunInfo(gpu, data, backbone, recommender, config);
-  if (await runExists(folder)) await refuseOther(folder, config, info);
-  else await describeRun({ folder, config, info }, recommender.folder);
+  const info = await infoOf(job, config);
+  const exists = await runExists(folder);
+  if (exists) await refuseOther(folder, config, info);
   const parts = { gpu, config, dataset: data.dataset, recommender: recommender.model, backbone };
   const session = openSession(parts);
   try {
     const { parameters } = session.laser;
+    if (!exists) {
+      if (origin) await copyEncoders(origin, folder, parameters);
+      await describeRun({ folder, config, info }, recommender.folder);
+    }
     const finished = await isFinished(folder);
     const artifact = finished
       ? await loadArtifact(folder, parameters)
@@ -74,9 +89,12 @@ export async function runOf(job: Job, folder: string, config: Config): Promise<J
 /** Whether a run of a job has been trained to its end. Throws UserError as `runOf` does. */
 export async function hasFinished(job: Job, folder: string, config: Config): Promise<boolean> {
   if (!(await runExists(folder))) return false;
-  const { gpu, data, backbone, recommender } = job;
-  await refuseOther(folder, config, await newRunInfo(gpu, data, backbone, recommender, config));
+  await refuseOther(folder, config, await infoOf(job, config));
   return isFinished(folder);
+}
+
+function infoOf({ gpu, data, backbone, recommender, origin }: Job, config: Config): Promise<RunInfo> {
+  return newRunInfo(gpu, data, backbone, recommender, config, origin);
 }
 
 /** Throws UserError when the run in `folder` is not the one described. */
@@ -88,7 +106,7 @@ async function refuseOther(folder: string, config: Config, info: RunInfo): Promi
       `${folder} holds a run whose ${name} is ${run.config[name]}, not ${config[name]}; choose another folder, or remove it`,
     );
   }
-  const { data, backbone, recommender } = run.info;
+  const { data, backbone, recommender, from } = run.info;
   const other =
     data.hash !== info.data.hash
       ? "other data"
@@ -96,6 +114,8 @@ async function refuseOther(folder: string, config: Config, info: RunInfo): Promi
         ? "another backbone"
         : JSON.stringify(recommender.settings) !== JSON.stringify(info.recommender.settings)
           ? "another recommender"
-          : null;
+          : from !== info.from
+            ? "another origin"
+            : null;
   if (other) throw new UserError(`${folder} holds a run with ${other}; choose another folder, or remove it`);
 }

@@ -1,7 +1,7 @@
 /**
  * A run's folder: config.json (the resolved configuration), run.json (what it was computed from and with),
- * recommender.safetensors (a copy of the frozen recommender, so that the folder stands by itself), checkpoint,
- * metrics.jsonl and model.safetensors.
+ * recommender.safetensors (a copy of the frozen recommender, so that the folder stands by itself), the encoders that it
+ * began with where they are another run's (origin.ts), checkpoint, metrics.jsonl and model.safetensors.
  */
 import { copyFile, mkdir, readdir, readFile, rename, rmdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
@@ -31,6 +31,8 @@ export interface RunInfo {
   readonly backbone: { readonly name: string; readonly directory: string; readonly fingerprint: Fingerprint };
   /** Where the recommender was pretrained, and with which settings; the run keeps its own copy. */
   readonly recommender: { readonly folder: string; readonly settings: RecommenderSettings };
+  /** The run whose encoders this one began with; absent when it began from its seed. */
+  readonly from?: string;
   readonly versions: Readonly<Record<string, string>>;
   readonly adapter: string;
   /** Dawn toggles that change how kernels run. */
@@ -53,6 +55,7 @@ export async function newRunInfo(
   backbone: BackboneFiles,
   recommender: { readonly folder: string; readonly settings: RecommenderSettings },
   config: Config,
+  origin: StoredRun | null = null,
 ): Promise<RunInfo> {
   const { name, directory } = backbone;
   if (config.recommender !== recommender.settings.recommender) {
@@ -66,6 +69,7 @@ export async function newRunInfo(
     data: { name: dataset.name, hash: dataset.hash, source },
     backbone: { name, directory, fingerprint: await fingerprint(directory) },
     recommender: { folder: resolve(recommender.folder), settings: recommender.settings },
+    ...(origin ? { from: resolve(origin.folder) } : {}),
     versions: versions(),
     adapter: gpu.adapterName,
     toggles:

@@ -14,6 +14,7 @@ import type { Laser, LossSettings } from "../laser/laser.ts";
 import type { Texts } from "../laser/text.ts";
 import {
   type Artifact,
+  type Encoders,
   type Flat,
   loadCheckpoint,
   type Position,
@@ -25,6 +26,7 @@ import type { Config } from "./config.ts";
 import { encodeAll } from "./encode.ts";
 import { type Example, epochExamples, runUsers, trainingUsers } from "./examples.ts";
 import { MetricsLog } from "./metrics-log.ts";
+import { initialEncoders } from "./origin.ts";
 import type { Progress } from "./progress.ts";
 import { learningRate } from "./schedule.ts";
 
@@ -78,6 +80,8 @@ class Trainer {
   private readonly users: Uint32Array;
   private readonly trained: Uint32Array;
   private readonly loss: LossSettings;
+  /** The encoders that the run began with, when they are another run's and nothing has been trained since. */
+  private initial: Encoders | null = null;
   private log: MetricsLog | null = null;
   private warmed = false;
 
@@ -105,6 +109,8 @@ class Trainer {
   async run(): Promise<Artifact> {
     const { gpu, laser, folder, config, progress } = this.options;
     const restored = await loadCheckpoint(folder, gpu, laser.parameters, this.adam);
+    this.initial = restored ? null : await initialEncoders(folder, laser.parameters);
+    if (this.initial) gpu.write(laser.parameters.values, this.initial.user);
     if (restored) {
       this.state = restored;
       if (restored.items) gpu.write(this.items, restored.items);
@@ -132,7 +138,7 @@ class Trainer {
     return artifact;
   }
 
-  /** Starts phase 2 from the best of phase 1 (or, without phase 1, from the initial parameters and their E). */
+  /** Starts phase 2 from the best of phase 1 (or, without phase 1, from the initial encoders and their E). */
   private async beginPhase2(): Promise<void> {
     const { gpu, laser } = this.options;
     if (this.state.best) {
@@ -141,9 +147,12 @@ class Trainer {
       this.state.itemEncoder = this.state.best.itemEncoder;
       gpu.write(this.items, this.state.items);
     } else {
+      if (this.initial) gpu.write(laser.parameters.values, this.initial.item);
       await this.encodeItems();
-      const parameters = this.state.itemEncoder!;
-      this.state.best = { parameters, itemEncoder: parameters, items: this.state.items! };
+      const itemEncoder = this.state.itemEncoder!;
+      const parameters = this.initial?.user ?? itemEncoder;
+      gpu.write(laser.parameters.values, parameters);
+      this.state.best = { parameters, itemEncoder, items: this.state.items! };
     }
     gpu.write(this.adam.m, new Float32Array(laser.parameters.flatSize));
     gpu.write(this.adam.v, new Float32Array(laser.parameters.flatSize));
