@@ -5,6 +5,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { bfloatsToFloats, halvesToFloats } from "../src/files/half.ts";
 import { type StoredType, type TensorToWrite, writeSafetensors } from "../src/files/safetensors.ts";
+import { readSafetensors } from "../src/files/safetensors-whole.ts";
 import { UserError } from "../src/files/user-error.ts";
 import { openDecoderCheckpoint } from "../src/llm/checkpoint.ts";
 import { openCheckpoint } from "../src/llm/checkpoint-index.ts";
@@ -299,6 +300,45 @@ t("pytorch_model.bin, whole or in shards, is the same checkpoint; safetensors co
   );
   writeFileSync(index, JSON.stringify({ weight_map: { ...map, x: "pytorch_model-00002-of-00002.bin" } }));
   assert.match(await refusal(() => openCheckpoint(sharded)), /00002-of-00002\.bin: no tensor x, though/);
+});
+
+t("every architecture loads from .bin files, ChatGLM2 from seven as published", async () => {
+  for (const model of [
+    "gpt2-tiny",
+    "llama-tiny",
+    "llama3-tiny",
+    "chatglm2-tiny",
+    "mistral-tiny",
+    "qwen3-tiny",
+  ]) {
+    const source = repositoryPath(`test/reference/dumps/${model}`);
+    const config = await readDecoderConfig(source);
+    const { tensors } = await readSafetensors(join(source, "model.safetensors"));
+    const all = [...tensors].map(([name, tensor]) => ({ name, ...tensor }));
+    const shards = model === "chatglm2-tiny" ? 7 : 1;
+    const path = directory();
+    const map: Record<string, string> = {};
+    for (let i = 0; i < shards; i++) {
+      const shard = shards === 1 ? "pytorch_model.bin" : `pytorch_model-0000${i + 1}-of-0000${shards}.bin`;
+      const part = all.filter((_, j) => j % shards === i);
+      await writeTorchBin(join(path, shard), part);
+      for (const { name } of part) map[name] = shard;
+    }
+    const index = join(path, "pytorch_model.bin.index.json");
+    if (shards > 1) writeFileSync(index, JSON.stringify({ metadata: {}, weight_map: map }));
+    const bin = await openDecoderCheckpoint(path, config);
+    await using found = bin.checkpoint;
+    await using expected = (await openDecoderCheckpoint(source, config)).checkpoint;
+    const names = sourceTensors(bin.sources).map(({ name }) => name);
+    assert.ok(names.length > 10);
+    for (const name of names) {
+      assert.is(found.info(name).path, join(path, shards > 1 ? map[name] : "pytorch_model.bin"));
+      const pieces = streamWeights(expected, name, "f16", { maxBytes: 512 });
+      for await (const piece of streamWeights(found, name, "f16", { maxBytes: 512 }))
+        assert.equal(piece, (await pieces.next()).value, name);
+      assert.ok((await pieces.next()).done);
+    }
+  }
 });
 
 t("no weights", async () => {
