@@ -180,12 +180,16 @@ t("evaluate, recommend and add-items", async () => {
     await laserOk(["evaluate", "whole", "--users", "5", "--exclude-seen"], home),
     /all \(5 users\)/,
   );
-  // The same run with its backbone stored in fewer bits: other rows stay, Laser's says so.
-  const fewer = JSON.parse(await laserOk(["evaluate", "whole", "--weights", "int4", "--json"], home));
-  assert.equal(fewer.rows.slice(0, 3), report.rows.slice(0, 3));
-  assert.is(fewer.rows[3].name, "Laser (int4)");
-  assert.is.not(JSON.stringify(fewer.rows[3]), JSON.stringify(report.rows[3]));
-  assertUserError(await laser(["evaluate", "whole", "--weights", "int5"], home), "int5", "int8, int4");
+  // The same run with its backbone stored otherwise: the other rows stay, and so does Laser's in the run's own storage.
+  const stored = JSON.parse(await laserOk(["evaluate", "whole", "--weights", "f16,int4", "--json"], home));
+  assert.equal(stored.rows.slice(0, 3), report.rows.slice(0, 3));
+  assert.equal(stored.rows[3], { ...report.rows[3], name: "Laser (f16)" });
+  assert.is(stored.rows[4].name, "Laser (int4)");
+  assert.is.not(JSON.stringify(stored.rows[4].all), JSON.stringify(report.rows[3].all));
+  const compared = stored.differences.map(({ of, from }: Record<string, string>) => [of, from]);
+  assert.equal(compared, [["Laser (int4)", "Laser (f16)"]]);
+  assertUserError(await laser(["evaluate", "whole", "--weights", "f16,int5"], home), "int5", "int8, int4");
+  assertUserError(await laser(["evaluate", "whole", "--weights", "f16,f16"], home), "f16 is named twice");
 
   const recommend = async (...args: string[]) =>
     JSON.parse(await laserOk(["recommend", "whole", "--json", ...args], home)) as {

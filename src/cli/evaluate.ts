@@ -25,7 +25,7 @@ interface EvaluateFlags {
   readonly json?: boolean;
   readonly out?: string;
   readonly users?: number;
-  readonly weights?: WeightStorage;
+  readonly weights?: readonly WeightStorage[];
   readonly adapter?: string;
 }
 
@@ -54,9 +54,9 @@ export function registerEvaluate(program: Command): void {
     )
     .addOption(
       new Option(
-        "--weights <type>",
-        "store the backbone otherwise than in training, to see what that costs (users are encoded with it; the item embeddings stay the run's)",
-      ).choices(WEIGHT_STORAGES),
+        "--weights <list>",
+        "store the backbone otherwise than in training, as in f16,int8,int4, to see what that costs (users are encoded with it; the item embeddings stay the run's)",
+      ).argParser(storages),
     )
     .option("--json", "print one JSON object instead of the table (docs/evaluation.md)")
     .option("--out <file>", "also write the JSON object to a file")
@@ -67,11 +67,20 @@ export function registerEvaluate(program: Command): void {
 Examples:
   laser evaluate
   laser evaluate runs/mine-llama2-1 --exclude-seen --out report.json
-  laser evaluate --weights int4
+  laser evaluate --weights f16,int8,int4
   laser evaluate runs/mine-llama2-1 runs/mine-llama2-2
   laser evaluate --data runs/data/mine --recommender bert4rec sasrec`,
     )
     .action(runEvaluate);
+}
+
+/** Storages of weights with commas between. */
+function storages(text: string): WeightStorage[] {
+  return text.split(",").map((name) => {
+    const storage = WEIGHT_STORAGES.find((known) => known === name.trim());
+    if (storage) return storage;
+    throw new UserError(`--weights ${text}: expected some of ${WEIGHT_STORAGES.join(", ")}, commas between`);
+  });
 }
 
 async function runEvaluate(folders: readonly string[], flags: EvaluateFlags): Promise<void> {

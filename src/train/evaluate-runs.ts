@@ -20,8 +20,8 @@ import { readRun, type StoredRun } from "./run-folder.ts";
 export interface EvaluateOptions {
   /** Users to evaluate; 0: all; by default those that the run was trained on. */
   readonly users?: number;
-  /** Stores a run's backbone otherwise than in training. */
-  readonly weights?: WeightStorage;
+  /** Stores a run's backbone otherwise than in training; a row for each. */
+  readonly weights?: readonly WeightStorage[];
   readonly excludeSeen: boolean;
   readonly progress: Progress;
   readonly signal?: AbortSignal;
@@ -39,17 +39,18 @@ export interface Evaluated {
 
 /**
  * Ranks the users of one run, or of several on the same data, with the reference rows. One run is compared with every
- * reference, several with each other, later ones with earlier ones. Throws UserError for runs on different data or users.
+ * reference, several (or one in several storages) with each other, later ones with earlier ones. Throws UserError for
+ * runs on different data or users.
  */
 export async function evaluateRuns(
   gpu: Gpu,
   folders: readonly string[],
   options: EvaluateOptions,
 ): Promise<Evaluated> {
-  const { excludeSeen, progress, weights } = options;
+  const { excludeSeen, progress } = options;
   const runs: StoredRun[] = [];
   for (const folder of folders) runs.push(await readRun(folder));
-  const names = rowNames(runs, weights);
+  const rows = rowsOf(runs, options.weights);
   requireSameData(runs);
   const dataset = await runDataset(runs[0], progress);
   const evaluation = evaluationCases(dataset, { users: usersOf(dataset, runs, options.users) });
@@ -58,7 +59,7 @@ export async function evaluateRuns(
   const notes: string[] = [];
   const ranked = new Set<string>();
   // One run after another: two large backbones need not fit into memory together.
-  for (const [r, run] of runs.entries()) {
+  for (const { run, weights, name: row } of rows) {
     const open = await openRun(gpu, run.folder, progress, { weights });
     try {
       const { session, embeddings } = open;
@@ -67,22 +68,22 @@ export async function evaluateRuns(
       if (!ranked.has(identity)) {
         ranked.add(identity);
         const own = await rankFrozen(gpu, recommender, evaluation, excludeSeen, progress);
-        if (!own) notes.push(cannotRank(recommender.label, runs.length > 1 ? names[r] : null));
+        if (!own) notes.push(cannotRank(recommender.label, runs.length > 1 ? row : null));
         else if (!recommenders.some(({ name }) => name === own.name)) recommenders.push(own);
-        else recommenders.push({ ...own, name: `${own.name} (${names[r]})` });
+        else recommenders.push({ ...own, name: `${own.name} (${row})` });
       }
       // Items that were added later are nobody's target: the candidates are the dataset's.
       const known = embeddings.rows(0, dataset.items.length);
-      lasers.push(await rankLaser(session, known, evaluation, excludeSeen, progress, names[r]));
+      lasers.push(await rankLaser(session, known, evaluation, excludeSeen, progress, row));
     } finally {
       closeRun(open);
     }
   }
   const methods = [...rankCounts(dataset, evaluation, excludeSeen), ...recommenders, ...lasers];
   const pairs =
-    runs.length === 1
-      ? methods.slice(0, -1).map(({ name }) => ({ of: names[0], from: name }))
-      : laterMinusEarlier(names);
+    rows.length === 1
+      ? methods.slice(0, -1).map(({ name }) => ({ of: rows[0].name, from: name }))
+      : laterMinusEarlier(rows.map(({ name }) => name));
   return { dataset, evaluation, methods, excludeSeen, pairs, notes };
 }
 
@@ -120,9 +121,28 @@ function cannotRank(label: string, run: string | null): string {
   return `The ${label}${whose} have no scores of their own: no row shows them ranking alone.`;
 }
 
-/** Row names: Laser for one run, else the folders' names, or their paths where two have one name. */
-function rowNames(runs: readonly StoredRun[], weights: WeightStorage | undefined): string[] {
-  if (runs.length === 1) return [weights ? `Laser (${weights})` : "Laser"];
+interface Row {
+  readonly run: StoredRun;
+  /** Otherwise than in training. */
+  readonly weights?: WeightStorage;
+  readonly name: string;
+}
+
+/** A row for every run, or for every run in every storage that was asked for. */
+function rowsOf(runs: readonly StoredRun[], weights: readonly WeightStorage[] = []): Row[] {
+  const names = rowNames(runs);
+  const twice = weights.find((storage, w) => weights.indexOf(storage) !== w);
+  if (twice) throw new UserError(`--weights: ${twice} is named twice; name each storage once`);
+  return runs.flatMap((run, r) =>
+    weights.length
+      ? weights.map((storage) => ({ run, weights: storage, name: `${names[r]} (${storage})` }))
+      : [{ run, name: names[r] }],
+  );
+}
+
+/** Names of runs: Laser for one, else the folders' names, or their paths where two have one name. */
+function rowNames(runs: readonly StoredRun[]): string[] {
+  if (runs.length === 1) return ["Laser"];
   const names = runs.map(({ folder }) => basename(folder));
   const unique = new Set(names).size === names.length;
   const shown = unique ? names : runs.map(({ folder }) => folder);
