@@ -98,7 +98,11 @@ for (const [name, settings] of Object.entries(KINDS)) {
     assert.is(rest.interrupted, false);
     assert.equal(await valuesOf(rest.model), values);
     assert.is(rest.bestEpoch, first.bestEpoch);
-    assert.is(told.length, 2, "of four epochs, two were left");
+    assert.equal(
+      ["1", "2", "3", "4"].filter((epoch) => told.some((text) => text.startsWith(`epoch ${epoch}: `))),
+      ["3", "4"],
+      "of four epochs, two were left",
+    );
     assert.not.ok(existsSync(join(resumed, PRETRAIN_STATE)));
 
     const cached = await pretrain(gpu, data, short, whole, SILENT);

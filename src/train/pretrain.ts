@@ -68,6 +68,8 @@ class Training {
   private readonly cases: readonly RankingCase[];
   /** Whether the kernels of an update are compiled. */
   private warmed = false;
+  /** What the last epoch came to. */
+  private told = "";
 
   constructor(
     private readonly gpu: Gpu,
@@ -96,28 +98,39 @@ class Training {
 
   /** Trains to the end, and returns true, or until the signal aborts. */
   async run(signal?: AbortSignal): Promise<boolean> {
-    const { state, settings, progress } = this;
-    const { position } = state;
-    progress.begin(`pretraining ${this.model.label}`, settings.epochs, "epochs", position.epoch);
+    const { settings, progress, sequences } = this;
+    const { position } = this.state;
+    const most = settings.epochs * Math.ceil(sequences.length / settings.batchSize);
+    progress.begin(`pretraining ${this.model.label}`, most, "updates", position.updates);
     while (!this.done) {
-      const whole = await this.epoch(signal);
-      if (!whole) return false;
-      const loss = position.lossSum / position.targets;
-      if (!Number.isFinite(loss)) {
-        throw new UserError(
-          `pretraining diverged in epoch ${position.epoch + 1}; lower the learning rate and begin anew with --fresh`,
-        );
+      if (!(await this.epoch(signal))) {
+        progress.end();
+        return false;
       }
-      Object.assign(position, { epoch: position.epoch + 1, batch: 0, lossSum: 0, targets: 0 });
-      let text = `loss ${loss.toFixed(3)}`;
-      if (position.epoch % settings.validateEvery === 0 || position.epoch === settings.epochs) {
-        text += `, ${await this.validate()}`;
-        await state.save();
-      }
-      progress.update(position.epoch, text);
+      await this.endEpoch();
     }
     progress.end(`best validation NDCG@10 ${position.bestScore.toFixed(4)} at epoch ${position.bestEpoch}`);
     return true;
+  }
+
+  /** Validates when it is time, and saves. */
+  private async endEpoch(): Promise<void> {
+    const { settings, state, progress } = this;
+    const { position } = state;
+    const loss = position.lossSum / position.targets;
+    Object.assign(position, { epoch: position.epoch + 1, batch: 0, lossSum: 0, targets: 0 });
+    const { epoch, updates } = position;
+    if (!Number.isFinite(loss)) {
+      throw new UserError(
+        `pretraining diverged in epoch ${epoch}; lower the learning rate and begin anew with --fresh`,
+      );
+    }
+    this.told = `epoch ${epoch}: loss ${loss.toFixed(3)}`;
+    if (epoch % settings.validateEvery === 0 || epoch === settings.epochs) {
+      this.told += `, ${await this.validate()}`;
+      await state.save();
+    }
+    progress.update(updates, this.told);
   }
 
   /** What is left of the current epoch. Returns false when the signal stopped it. */
@@ -135,6 +148,7 @@ class Training {
       // The host makes the next batch while the GPU works on this one.
       await pending;
       pending = update;
+      this.progress.update(position.updates, this.told);
     }
     await pending;
     return !signal?.aborted;
