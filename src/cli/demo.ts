@@ -36,7 +36,7 @@ interface DemoSettings {
  */
 export const DEMO: DemoSettings = {
   folder: join("runs", "demo"),
-  pretrain: { ...PRETRAIN.bert4rec, batchSize: 32, epochs: 60 },
+  pretrain: { ...PRETRAIN.bert4rec, maskRate: 0.3, lastOnly: 0.5, batchSize: 32, epochs: 60 },
   laser: {
     ...defaultConfig(),
     mformerWidth: 64,

@@ -31,8 +31,8 @@ const BERT4REC_FIELDS = {
   ...shape,
   maxLength: integer(50, 2, "positions: the newest items that are read"),
   dropout: number(0.2, 0, "dropout rate", 0.9),
-  maskRate: number(0.3, 0, "share of positions masked in a random cloze", 1),
-  lastOnly: number(0.5, 0, "share of sequences whose last item alone is masked, as in prediction", 1),
+  maskRate: number(0.5, 0, "share of positions masked in a random cloze", 1),
+  lastOnly: number(0.2, 0, "share of sequences whose last item alone is masked, as in prediction", 1),
   ...training,
   // Validation stands still for the first tens of epochs on short histories: patience must outlast that.
   patience: integer(10, 1, "validations without a better NDCG@10 before training stops"),
