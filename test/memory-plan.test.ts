@@ -126,6 +126,28 @@ t("a run on Llama 2 7B, of which nothing is at hand", async () => {
   assert.is(twice.parts.find(({ name }) => name === "kept layer inputs")!.bytes, 64 * 4 * 1024 * 4096);
 });
 
+t("Llama 2 7B in int4 trains within 8 GB: the paper's M-Former, batches of four, 20,000 items", async () => {
+  const asked = checkConfig({ ...defaultConfig(), weights: "int4", tokenBudget: 2048 }, "the test");
+  const plan = await planMemory(ANY_GPU, {
+    config: asked,
+    backbone: parseDecoderConfig("llama2", PUBLISHED.llama2.config),
+    recommender: PRETRAIN.bert4rec,
+    items: 20_000,
+    // Ten items in the paper's template: the embedded shop's longest has 288 tokens, movielens' 272.
+    batch: new Array<TextSize>(asked.batchSize).fill({ tokens: 330, items: 10 }),
+    encoded: encodingStep(asked, 60, 20_000),
+  });
+  const bytes = (name: string) => plan.parts.find((part) => part.name === name)!.bytes;
+  assert.is(asked.batchSize, 4);
+  // Linear weights: half a byte, and two bytes for 64. The table of embeddings in f16, norms in f32.
+  const table = 32_000 * 4096;
+  const linear = 6_738_415_616 - 2 * table - 65 * 4096;
+  assert.is(bytes("backbone weights"), linear * (1 / 2 + 2 / 64) + 2 * table + 4 * 65 * 4096);
+  assert.is(bytes("item embeddings"), 20_000 * 4096 * 4);
+  assert.ok(totalBytes(plan) < 8e9, describeMemory(plan));
+  console.log(`Llama 2 7B in int4 ${describeMemory(plan)}`);
+});
+
 t("what one buffer or binding cannot hold is refused, with what to make smaller", async () => {
   const refusal = async (traits: Partial<typeof ANY_GPU>, workload = llama2(4)) => {
     const error = await planMemory({ ...ANY_GPU, ...traits, name: "test adapter" }, workload).catch((e) => e);

@@ -1,6 +1,6 @@
 /**
  * Quantised weights: the layout and rounding on the host, then what reads them on the GPU other than the product kernels
- * themselves (test/product.test.ts): linear layers past the binding limit, their input gradient, the embedding table.
+ * themselves (test/product-storage.test.ts): linear layers past the binding limit, their input gradient, the embedding table.
  */
 import { suite } from "uvu";
 import * as assert from "uvu/assert";

@@ -14,7 +14,7 @@ export const MODEL_F32 = 1e-4;
 /**
  * Frozen weights in each storage, against references that keep them in f32: one kernel, and whole models (hidden states
  * and gradients, tens of products deep). Not how exactly a storage is computed with (KERNEL_F32 holds for that, against
- * dequantised weights: test/product.test.ts), but how far rounding the weights moves the result.
+ * dequantised weights: test/product-storage.test.ts), but how far rounding the weights moves the result.
  */
 export const STORAGE: Readonly<Record<WeightStorage, { readonly kernel: number; readonly model: number }>> = {
   f32: { kernel: KERNEL_F32, model: MODEL_F32 },
