@@ -196,7 +196,7 @@ t(
   },
 );
 
-t("train --from: the origin's hyper-parameters and backbone, other data, zero-shot", async () => {
+t("train --from and evaluate --data: another run's encoders on other data, zero-shot", async () => {
   writeTinyData(join(home, "other"), 30, 16);
   await laserOk(["data", "other"], home);
   const data = ["--data", "runs/data/other"];
@@ -208,7 +208,23 @@ t("train --from: the origin's hyper-parameters and backbone, other data, zero-sh
   const info = JSON.parse(readFileSync(join(home, "zero/run.json"), "utf8"));
   assert.is(info.from, folderOf("all-at-once"));
   assert.is(info.backbone.directory, job.backbone.directory);
-  await laserOk(["evaluate", "zero"], home);
+  // The same as testing the origin on that data; and a run on its own data is tested as ever.
+  const report = async (...args: string[]) =>
+    JSON.parse(await laserOk(["evaluate", ...args, "--json"], home)) as { rows: object[]; data: object };
+  const zero = await report("zero");
+  const other = await report(folderOf("all-at-once"), ...data, "--recommender", "other-rec");
+  assert.equal([other.rows, other.data], [zero.rows, zero.data]);
+  const text = await laserOk(
+    ["evaluate", folderOf("all-at-once"), "zero", ...data, "--recommender", "other-rec"],
+    home,
+  );
+  assert.match(text, /all-at-once was trained on raw; its item encoder embedded these items\./);
+  const itself = [folderOf("eos"), "--data", job.data.source, "--recommender", job.recommender.folder];
+  assert.equal((await report(...itself)).rows, (await report(folderOf("eos"))).rows);
+  assertUserError(
+    await laser(["evaluate", "zero", ...data, "--recommender", "bert4rec", "sasrec"], home),
+    "a run is tested on one",
+  );
   assertUserError(
     await laser([...command, "--pooling", "suffix", "--run", "wrong"], home),
     "tensor suffix is missing",

@@ -40,10 +40,13 @@ export function registerEvaluate(program: Command): void {
       "[run...]",
       "runs' folders; several are compared user by user (default: the newest under runs/)",
     )
-    .option("--data <data>", "no run: popularity, Markov-1 and each --recommender on this data")
+    .option(
+      "--data <data>",
+      "other data to test the runs on, without training; with no run: popularity, Markov-1 and each --recommender on it",
+    )
     .option(
       "--recommender <name...>",
-      "with --data: bert4rec, sasrec (trained first if there is none for the data), or folders of laser pretrain",
+      "with --data: bert4rec, sasrec (trained first if there is none for the data), or folders of laser pretrain (default: of the run's kind)",
     )
     .option("--exclude-seen", "leave the items of the history out of the candidates (never the target)")
     .addOption(
@@ -69,6 +72,7 @@ Examples:
   laser evaluate runs/mine-llama2-1 --exclude-seen --out report.json
   laser evaluate --weights f16,int8,int4
   laser evaluate runs/mine-llama2-1 runs/mine-llama2-2
+  laser evaluate runs/pets-llama2-1 --data runs/data/mine      zero-shot
   laser evaluate --data runs/data/mine --recommender bert4rec sasrec`,
     )
     .action(runEvaluate);
@@ -84,12 +88,12 @@ function storages(text: string): WeightStorage[] {
 }
 
 async function runEvaluate(folders: readonly string[], flags: EvaluateFlags): Promise<void> {
-  if (flags.data !== undefined && folders.length) {
+  if (folders.length && flags.recommender && flags.recommender.length > 1) {
     throw new UserError(
-      `--data ${flags.data} and the run ${folders[0]}: give either runs, or data without any`,
+      `--recommender ${flags.recommender.join(" ")}: a run is tested on one; give one, or no run`,
     );
   }
-  if (flags.data !== undefined && flags.weights) {
+  if (flags.data !== undefined && !folders.length && flags.weights) {
     throw new UserError("--weights: it goes with a run; recommenders have no backbone");
   }
   if (flags.data === undefined && flags.recommender) {
@@ -99,7 +103,9 @@ async function runEvaluate(folders: readonly string[], flags: EvaluateFlags): Pr
   const options = { users, weights, excludeSeen, progress: terminalProgress() };
   const { data } = flags;
   const evaluated =
-    data === undefined ? await ofRuns(folders, flags, options) : await ofData(data, flags, options);
+    data !== undefined && !folders.length
+      ? await ofData(data, flags, options)
+      : await ofRuns(folders, flags, options);
   const report = buildReport(evaluated);
   if (flags.out) await writeFileAtomic(flags.out, reportJson(report));
   process.stdout.write(flags.json ? reportJson(report) : formatReport(report));
@@ -112,8 +118,17 @@ async function ofRuns(
 ): Promise<Evaluated> {
   const folders = given.length ? given : [await latestRun()];
   if (!given.length) console.error(`run ${folders[0]}`);
+  const [named] = await Promise.all((flags.recommender ?? []).map(recommenderNamed));
+  const elsewhere =
+    flags.data === undefined
+      ? undefined
+      : {
+          dataset: (await openData(flags.data, options.progress)).dataset,
+          recommender: named?.choice ?? null,
+        };
   using gpu = await openGpu(flags.adapter);
-  return await evaluateRuns(gpu, folders, options);
+  using interrupt = listenForInterrupt("this update");
+  return await evaluateRuns(gpu, folders, { ...options, elsewhere, signal: interrupt.signal });
 }
 
 async function ofData(data: string, flags: EvaluateFlags, options: EvaluateOptions): Promise<Evaluated> {

@@ -13,13 +13,16 @@ import { rankCounts, rankFrozen, rankLaser } from "./evaluate.ts";
 import { runUsers } from "./examples.ts";
 import { closeRun, openRun, runDataset } from "./open-run.ts";
 import type { Progress } from "./progress.ts";
-import { type RecommenderChoice, recommenderFor } from "./recommender.ts";
+import { type RecommenderChoice, recommenderFor, type TrainedRecommender } from "./recommender.ts";
 import { RECOMMENDER_FILE } from "./recommender-file.ts";
+import type { TrainedName } from "./recommender-settings.ts";
 import { readRun, type StoredRun } from "./run-folder.ts";
 
 export interface EvaluateOptions {
-  /** Users to evaluate; 0: all; by default those that the run was trained on. */
+  /** Users to evaluate; 0: all; by default those that the run was trained on, or all of other data. */
   readonly users?: number;
+  /** Other data to test runs on; `recommender` is one of that data, by default of the kind that each run was trained with. */
+  readonly elsewhere?: { readonly dataset: Dataset; readonly recommender: RecommenderChoice | null };
   /** Stores a run's backbone otherwise than in training; a row for each. */
   readonly weights?: readonly WeightStorage[];
   readonly excludeSeen: boolean;
@@ -39,32 +42,40 @@ export interface Evaluated {
 
 /**
  * Ranks the users of one run, or of several on the same data, with the reference rows. One run is compared with every
- * reference, several (or one in several storages) with each other, later ones with earlier ones. Throws UserError for
- * runs on different data or users.
+ * reference, several (or one in several storages) with each other, later ones with earlier ones. With `elsewhere` they
+ * are tested on other data than they were trained on (Figure 3: zero-shot). Throws UserError for runs on different data
+ * or users.
  */
 export async function evaluateRuns(
   gpu: Gpu,
   folders: readonly string[],
   options: EvaluateOptions,
 ): Promise<Evaluated> {
-  const { excludeSeen, progress } = options;
+  const { excludeSeen, progress, elsewhere } = options;
   const runs: StoredRun[] = [];
   for (const folder of folders) runs.push(await readRun(folder));
   const rows = rowsOf(runs, options.weights);
-  requireSameData(runs);
-  const dataset = await runDataset(runs[0], progress);
-  const evaluation = evaluationCases(dataset, { users: usersOf(dataset, runs, options.users) });
+  if (!elsewhere) requireSameData(runs);
+  const dataset = elsewhere?.dataset ?? (await runDataset(runs[0], progress));
+  const users = elsewhere ? runUsers(dataset, options.users ?? 0) : usersOf(dataset, runs, options.users);
+  const evaluation = evaluationCases(dataset, { users });
   const recommenders: MethodRanks[] = [];
   const lasers: MethodRanks[] = [];
   const notes: string[] = [];
   const ranked = new Set<string>();
   // One run after another: two large backbones need not fit into memory together.
   for (const { run, weights, name: row } of rows) {
-    const open = await openRun(gpu, run.folder, progress, { weights });
+    const other = elsewhere && (await recommenderElsewhere(gpu, run, elsewhere, options));
+    const open = await openRun(gpu, run.folder, progress, {
+      weights,
+      elsewhere: other && { dataset, recommender: other.model },
+    });
     try {
       const { session, embeddings } = open;
       const { recommender } = session;
-      const identity = await fileHash(join(run.folder, RECOMMENDER_FILE));
+      const identity = await fileHash(join(other?.folder ?? run.folder, RECOMMENDER_FILE));
+      if (run.info.data.hash !== dataset.hash)
+        notes.push(`${row} was trained on ${run.info.data.name}; its item encoder embedded these items.`);
       if (!ranked.has(identity)) {
         ranked.add(identity);
         const own = await rankFrozen(gpu, recommender, evaluation, excludeSeen, progress);
@@ -114,6 +125,23 @@ export async function evaluateRecommenders(
     .slice(counted)
     .flatMap(({ name }, m) => methods.slice(0, counted + m).map((from) => ({ of: name, from: from.name })));
   return { dataset, evaluation, methods, excludeSeen, pairs, notes };
+}
+
+/** The recommender under a run on other data. Throws UserError for item vectors, which nobody named. */
+function recommenderElsewhere(
+  gpu: Gpu,
+  { folder, config }: StoredRun,
+  { dataset, recommender }: NonNullable<EvaluateOptions["elsewhere"]>,
+  { progress, signal }: EvaluateOptions,
+): Promise<TrainedRecommender> {
+  const { recommender: name } = config;
+  if (!recommender && name === "vectors") {
+    throw new UserError(
+      `${folder} reads item vectors; name the folder of those of ${dataset.name} with --recommender`,
+    );
+  }
+  const choice = recommender ?? { name: name as TrainedName };
+  return recommenderFor(gpu, dataset, choice, { progress, signal });
 }
 
 function cannotRank(label: string, run: string | null): string {

@@ -6,9 +6,11 @@ import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { WeightStorage } from "../llm/weight-stream.ts";
+import type { Recommender } from "../recommenders/recommender.ts";
 import { changedFile, fingerprint, loadBackbone, openBackbone } from "./backbone.ts";
 import { type Artifact, type Flat, loadArtifact } from "./checkpoint.ts";
 import { openData } from "./data-source.ts";
+import { encodeAll } from "./encode.ts";
 import type { Progress } from "./progress.ts";
 import { loadRecommender } from "./recommender-file.ts";
 import { readRun, type StoredRun } from "./run-folder.ts";
@@ -45,20 +47,27 @@ export async function runDataset({ folder, info }: StoredRun, progress: Progress
   return dataset;
 }
 
+/** Data that a run was not trained on, and a recommender of that data. */
+export interface Elsewhere {
+  readonly dataset: Dataset;
+  readonly recommender: Recommender;
+}
+
 /**
  * Opens a trained run with everything it computes with. Throws UserError when a part is missing or another than the
  * run was trained with. `weights` stores the backbone otherwise than in training; E stays what training made.
+ * `elsewhere` opens it on other data, whose items its item encoder embeds now, without the items added to the run.
  */
 export async function openRun(
   gpu: Gpu,
   folder: string,
   progress: Progress,
-  { weights }: { readonly weights?: WeightStorage } = {},
+  { weights, elsewhere }: { readonly weights?: WeightStorage; readonly elsewhere?: Elsewhere } = {},
 ): Promise<OpenRun> {
   const stored = await readRun(folder);
   const run = weights ? { ...stored, config: { ...stored.config, weights } } : stored;
   const { config, info } = run;
-  const dataset = await runDataset(run, progress);
+  const dataset = elsewhere?.dataset ?? (await runDataset(run, progress));
   const files = await openBackbone(info.backbone.directory);
   const changed = changedFile(info.backbone.fingerprint, await fingerprint(files.directory));
   if (changed) {
@@ -66,12 +75,15 @@ export async function openRun(
       `${files.directory}: ${changed} differs from what the run ${folder} was trained with; restore it`,
     );
   }
-  const recommender = await loadRecommender(gpu, dataset, info.recommender.settings, folder);
+  const recommender =
+    elsewhere?.recommender ?? (await loadRecommender(gpu, dataset, info.recommender.settings, folder));
   if (!recommender) throw new UserError(`${folder}: its recommender.safetensors is missing; train again`);
-  const added = await readAdded(folder, files.config.hiddenSize);
+  const none: AddedItems = { items: [], embeddings: new Float32Array(0) };
+  const added = elsewhere ? none : await readAdded(folder, files.config.hiddenSize);
   const backbone = await loadBackbone(gpu, { ...files, name: info.backbone.name }, config.weights, progress);
   const session = openSession({ gpu, config, dataset, recommender, backbone, added: added.items });
-  const artifact = await loadArtifact(folder, session.laser.parameters);
+  const trained = await loadArtifact(folder, session.laser.parameters);
+  const artifact = elsewhere ? await encodedAnew(session, trained, progress) : trained;
   const width = backbone.decoder.hiddenSize;
   if (artifact.items.length !== dataset.items.length * width) {
     throw new UserError(
@@ -89,6 +101,15 @@ export async function openRun(
     added,
     embeddings: gpu.parameter([all.length / width, width], "f32", all),
   };
+}
+
+/** A run's encoders with E of the session's items, as the item encoder embeds them. */
+async function encodedAnew(session: Session, artifact: Artifact, progress: Progress): Promise<Artifact> {
+  const { gpu, laser, texts, items, config } = session;
+  gpu.write(laser.parameters.values, artifact.item);
+  const inputs = items.map((_, i) => texts.item(i));
+  const rows = await encodeAll(gpu, laser, inputs, config.tokenBudget, progress, "encoding items");
+  return { ...artifact, items: rows };
 }
 
 /** Ends everything that openRun put into GPU memory. */
