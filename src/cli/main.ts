@@ -8,6 +8,7 @@ import { registerData } from "./data.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDocs } from "./docs.ts";
 import { registerEvaluate } from "./evaluate.ts";
+import { registerPlan } from "./plan.ts";
 import { registerPretrain } from "./pretrain.ts";
 import { registerRecommend } from "./recommend.ts";
 import { reportError } from "./report-error.ts";
@@ -30,6 +31,7 @@ Examples:
   laser demo                                   the whole method on an embedded shop, in minutes
   laser data raw/ --out runs/data/mine         prepare interactions and item texts
   laser pretrain --data runs/data/mine         train the ID recommender underneath
+  laser plan --backbone llama2                 the GPU memory that training needs, without any weights
   laser train --data runs/data/mine --backbone llama2
   laser evaluate runs/mine-llama2-1            against popularity, Markov-1 and BERT4Rec
   laser recommend runs/mine-llama2-1 --user A1 --top 10
@@ -40,6 +42,7 @@ Environment: LASER_ADAPTER (as --adapter), LASER_PROFILE=1 (time of every kernel
     registerDemo,
     registerData,
     registerPretrain,
+    registerPlan,
     registerTrain,
     registerEvaluate,
     registerRecommend,

@@ -26,34 +26,45 @@ export interface LocateOptions {
  * @throws UserError that says where it looked and both ways to get the model.
  */
 export function locateBackbone(nameOrDirectory: string, options: LocateOptions = {}): string {
-  const root = options.root ?? repositoryRoot();
-  if (nameOrDirectory === EMBEDDED.name) {
-    const embedded = join(root, EMBEDDED.folder);
-    if (existsSync(join(embedded, "config.json"))) return embedded;
-    throw new UserError(
-      `${embedded}: the embedded backbone is missing; restore it with git, or train it again`,
-    );
-  }
-  const published = Object.hasOwn(PUBLISHED, nameOrDirectory) ? PUBLISHED[nameOrDirectory] : undefined;
-  if (!published) return checkDirectory(nameOrDirectory);
-
-  const local = join(root, "weights", nameOrDirectory);
-  if (existsSync(join(local, "config.json"))) return local;
-  const hub = hubFolder(options.env ?? process.env, options.home ?? homedir());
-  for (const repository of published.repositories) {
-    const cached = cachedSnapshot(hub, repository);
-    if (cached) return cached;
-  }
-  const [repository] = published.repositories;
-  const files = `--include "*.json" "${published.weights}" "*.txt" tokenizer.model`;
-  const download = `huggingface-cli download ${repository} ${files}`;
-  const licence = published.gated
+  const found = findBackbone(nameOrDirectory, options);
+  if (found !== null) return found;
+  const { local, hub } = placesOf(nameOrDirectory, options);
+  const { repositories, weights, gated } = PUBLISHED[nameOrDirectory];
+  const [repository] = repositories;
+  const download = `huggingface-cli download ${repository} --include "*.json" "${weights}" "*.txt" tokenizer.model`;
+  const licence = gated
     ? `accept its licence at https://huggingface.co/${repository}, run "huggingface-cli login", then either `
     : "either ";
   throw new UserError(
     `backbone ${nameOrDirectory}: found neither in ${local} nor in the Hugging Face cache ${hub}; ` +
       `${licence}"${download}" (fills the cache) or "${download} --local-dir ${local}"`,
   );
+}
+
+/** As `locateBackbone`, but null for a published backbone that is not on this machine. */
+export function findBackbone(nameOrDirectory: string, options: LocateOptions = {}): string | null {
+  const { local, hub } = placesOf(nameOrDirectory, options);
+  if (nameOrDirectory === EMBEDDED.name) {
+    if (existsSync(join(local, "config.json"))) return local;
+    throw new UserError(`${local}: the embedded backbone is missing; restore it with git, or train it again`);
+  }
+  const published = Object.hasOwn(PUBLISHED, nameOrDirectory) ? PUBLISHED[nameOrDirectory] : undefined;
+  if (!published) return checkDirectory(nameOrDirectory);
+  if (existsSync(join(local, "config.json"))) return local;
+  for (const repository of published.repositories) {
+    const cached = cachedSnapshot(hub, repository);
+    if (cached) return cached;
+  }
+  return null;
+}
+
+/** Where a named backbone may lie: in the repository, and the folder of downloaded models. */
+function placesOf(name: string, options: LocateOptions): { local: string; hub: string } {
+  const folder = name === EMBEDDED.name ? EMBEDDED.folder : join("weights", name);
+  return {
+    local: join(options.root ?? repositoryRoot(), folder),
+    hub: hubFolder(options.env ?? process.env, options.home ?? homedir()),
+  };
 }
 
 function checkDirectory(directory: string): string {
