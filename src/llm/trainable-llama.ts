@@ -1,15 +1,15 @@
 /**
  * A Llama whose own weights train, for making the tiny embedded backbone (weights/make-shop-llama.mjs): next-token
- * prediction with the embedding tied to the output. The frozen model that Laser runs is decoder.ts; a checkpoint
+ * prediction with the embedding tied to the output, and summaries in single words. The frozen model that Laser runs is decoder.ts; a checkpoint
  * written from here is read there like any other.
  */
 import { add, embedding, gatherRows, linear, rmsNorm, selfAttention, swiglu } from "../autograd/functions.ts";
 import { itemCrossEntropy } from "../autograd/loss.ts";
 import { type Parameter, Parameters } from "../autograd/parameters.ts";
-import { Tape } from "../autograd/tape.ts";
+import { Tape, type Variable } from "../autograd/tape.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { packed } from "../ops/packed.ts";
+import { type Packed, packed } from "../ops/packed.ts";
 import { rotaryFrequencies } from "../ops/rope.ts";
 
 export interface TrainableLlamaSizes {
@@ -21,6 +21,21 @@ export interface TrainableLlamaSizes {
   readonly intermediateSize: number;
   readonly normEpsilon: number;
   readonly ropeTheta: number;
+}
+
+/** A sequence whose last token is answered by single words. */
+export interface TrainingText {
+  readonly ids: Uint32Array;
+  /** Next-token prediction begins at this token and ends before the last: neither what precedes it is predicted, nor the last. */
+  readonly from: number;
+  /** Token ids, as many in every text of a batch: after the last token each is as right as the others. */
+  readonly words: readonly number[];
+}
+
+/** Scalar tensors whose sum is a loss over `count` predictions. */
+export interface LossSum {
+  readonly sums: readonly Tensor[];
+  readonly count: number;
 }
 
 export class TrainableLlama {
@@ -68,33 +83,60 @@ export class TrainableLlama {
   }
 
   /**
-   * Records loss and gradients of next-token prediction over packed texts; returns the sum of the losses [1]. `noise`
-   * [T, d], when given, is added to the embeddings: it turns a token into one that the model does not know.
+   * Records losses and gradients of packed texts: next-token prediction (mean over its tokens, times `tokenWeight`),
+   * and the cross-entropy of the words that answer each text's last token (mean over words and texts). `noise` [T, d]
+   * is added to the embeddings: it stands in for those of unknown tokens. Returns the two sums, and their counts.
    */
   trainStep(
     step: Step,
-    texts: readonly Uint32Array[],
-    noise: Float32Array<ArrayBuffer> | null = null,
-    gradients = true,
-  ): { loss: Tensor; count: number } {
+    texts: readonly TrainingText[],
+    noise: Float32Array<ArrayBuffer>,
+    { tokenWeight, gradients }: { readonly tokenWeight: number; readonly gradients: boolean },
+  ): { tokens: LossSum; words: LossSum } {
     const tape = new Tape(step, { gradients, dropout: null });
-    const { heads, keyValueHeads, hiddenSize, normEpsilon, ropeTheta } = this.sizes;
+    const { hiddenSize } = this.sizes;
     const sequences = packed(
       step,
-      texts.map((text) => text.length),
+      texts.map(({ ids }) => ids.length),
     );
     const ids = new Uint32Array(sequences.total);
     const rows: number[] = [];
-    const targets: number[] = [];
+    const next: number[] = [];
+    const ends: number[] = [];
     let row = 0;
     for (const text of texts) {
-      ids.set(text, row);
-      for (let i = 0; i + 1 < text.length; i++) {
+      ids.set(text.ids, row);
+      for (let i = text.from; i + 2 < text.ids.length; i++) {
         rows.push(row + i);
-        targets.push(text[i + 1]);
+        next.push(text.ids[i + 1]);
       }
-      row += text.length;
+      row += text.ids.length;
+      ends.push(row - 1);
     }
+    const embedded = add(
+      tape,
+      embedding(tape, this.table, ids, step.upload(ids)),
+      tape.constant(step.upload(noise, [sequences.total, hiddenSize])),
+    );
+    const last = this.layersForward(tape, embedded, sequences);
+    const side = { items: this.table.value, bias: null, trained: { table: this.table, bias: null } };
+    const crossEntropy = (at: readonly number[], targets: readonly (readonly number[])[], weight: number) => {
+      const picked = gatherRows(tape, last, step.upload(Uint32Array.from(at)));
+      const hidden = rmsNorm(tape, picked, this.finalNorm, this.sizes.normEpsilon);
+      const sums = targets.map((list) =>
+        itemCrossEntropy(tape, hidden, side, step.upload(Uint32Array.from(list)), 1, weight / targets.length),
+      );
+      return { sums, count: at.length * targets.length };
+    };
+    const tokens = crossEntropy(rows, [next], tokenWeight);
+    const wordLists = texts[0].words.map((_, k) => texts.map((text) => text.words[k]));
+    const words = crossEntropy(ends, wordLists, 1);
+    tape.backward();
+    return { tokens, words };
+  }
+
+  private layersForward(tape: Tape, embedded: Variable, sequences: Packed): Variable {
+    const { heads, keyValueHeads, hiddenSize, normEpsilon, ropeTheta } = this.sizes;
     const headSize = hiddenSize / heads;
     const shape = {
       heads,
@@ -103,23 +145,13 @@ export class TrainableLlama {
       causal: true,
       rope: { layout: "half" as const, frequencies: rotaryFrequencies(headSize, ropeTheta) },
     };
-    let x = embedding(tape, this.table, ids, step.upload(ids));
-    if (noise) x = add(tape, x, tape.constant(step.upload(noise, [sequences.total, hiddenSize])));
+    let x = embedded;
     for (const layer of this.layers) {
       const qkv = linear(tape, rmsNorm(tape, x, layer.inputNorm, normEpsilon), layer.qkv, null);
       x = add(tape, x, linear(tape, selfAttention(tape, qkv, sequences, shape), layer.output, null));
       const gateUp = linear(tape, rmsNorm(tape, x, layer.postNorm, normEpsilon), layer.gateUp, null);
       x = add(tape, x, linear(tape, swiglu(tape, gateUp), layer.down, null));
     }
-    const hidden = rmsNorm(
-      tape,
-      gatherRows(tape, x, step.upload(Uint32Array.from(rows))),
-      this.finalNorm,
-      normEpsilon,
-    );
-    const side = { items: this.table.value, bias: null, trained: { table: this.table, bias: null } };
-    const loss = itemCrossEntropy(tape, hidden, side, step.upload(Uint32Array.from(targets)), 1);
-    tape.backward();
-    return { loss, count: targets.length };
+    return x;
   }
 }
