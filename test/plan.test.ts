@@ -49,8 +49,11 @@ t("a directory with a config.json alone; the flags of hyper-parameters count", a
     );
   const one = await plan("--items", "1000");
   const two = await plan("--items", "2000", "--batch-size", "8");
-  assert.is(two.get("item embeddings"), 2 * one.get("item embeddings")!);
-  assert.is(two.get("kept layer inputs"), 2 * one.get("kept layer inputs")!);
+  // Figures are printed to a tenth.
+  for (const part of ["item embeddings", "kept layer inputs"]) {
+    const ratio = two.get(part)! / one.get(part)!;
+    assert.ok(ratio > 1.98 && ratio < 2.02, `${part}: ${ratio}`);
+  }
   const free = await plan("--ablation", "no-mformer");
   assert.ok(free.get("trainable parameters and optimiser")! < 2 ** 14);
 });
