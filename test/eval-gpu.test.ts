@@ -94,6 +94,29 @@ t("progress counts users, and no users are no work", async () => {
   assert.is(rank.length, 0);
 });
 
+t("long histories are ranked in small batches", async () => {
+  const sizes: number[] = [];
+  const counting: RankingRecommender = {
+    ...recommender,
+    ranking(step, histories) {
+      sizes.push(histories.length);
+      return recommender.ranking(step, histories);
+    },
+  };
+  const long = cases
+    .slice(0, 8)
+    .map(({ target }, u) => ({ history: new Uint32Array(100_000).fill(u), target }));
+  const short = long.map(({ history, target }) => ({ history: history.slice(0, 1), target }));
+  const { rank } = await rankRecommender(gpu, counting, long, { excludeSeen: false });
+  // Three are 1.8 million numbers of the 2.1 million that a step takes.
+  assert.equal(sizes, [3, 3, 2]);
+  assert.equal(rank, (await rankRecommender(gpu, recommender, short, { excludeSeen: false })).rank);
+  // Only the positions that it has count.
+  sizes.length = 0;
+  await rankRecommender(gpu, { ...counting, maxLength: 50 }, long, { excludeSeen: false });
+  assert.equal(sizes, [8]);
+});
+
 t("nobody has seen anything but the target", async () => {
   const alone = [{ history: [4, 4], target: 4 }];
   const kept = await rankRecommender(gpu, recommender, alone, { excludeSeen: false });

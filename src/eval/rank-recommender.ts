@@ -4,8 +4,16 @@ import { type Progress, SILENT } from "../train/progress.ts";
 import { type Ranks, rankBatches } from "./rank.ts";
 import { type RankingCase, seenItems } from "./seen.ts";
 
-/** Histories to a GPU step: fifty positions each, of 64 numbers, are 6.5 MB a layer. */
-const BATCH = 512;
+/** Histories to a GPU step, at most, and numbers in the hidden states that they become: 8 MiB a tensor. */
+const MOST_HISTORIES = 512;
+const MOST_NUMBERS = 2 ** 21;
+
+/** How many histories go into a step. What a history gives does not depend on it. */
+function batchSize({ maxLength, width }: RankingRecommender, cases: readonly RankingCase[]): number {
+  const longest = cases.reduce((most, { history }) => Math.max(most, history.length), 1);
+  const fit = Math.floor(MOST_NUMBERS / (Math.min(longest, maxLength) * width));
+  return Math.max(1, Math.min(MOST_HISTORIES, fit));
+}
 
 /**
  * Exact ranks of the targets under an ID recommender's own scores, among all the items it knows.
@@ -31,7 +39,7 @@ export async function rankRecommender(
   const ranks = await rankBatches(
     gpu,
     cases.length,
-    BATCH,
+    batchSize(recommender, cases),
     (step, from, to) => {
       const batch = cases.slice(from, to);
       const histories = batch.map(({ history }) => history);
