@@ -120,6 +120,7 @@ export * from "./ops/router.ts";
 export * from "./ops/row-grid.ts";
 export * from "./ops/strided.ts";
 export * from "./ops/windows.ts";
+export * from "./recommenders/batches.ts";
 export * from "./recommenders/bert4rec.ts";
 export * from "./recommenders/cloze.ts";
 export * from "./recommenders/item-input.ts";

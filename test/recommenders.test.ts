@@ -4,6 +4,7 @@ import * as assert from "uvu/assert";
 import { Random } from "../src/data/random.ts";
 import type { Step } from "../src/gpu/step.ts";
 import type { Tensor } from "../src/gpu/tensor.ts";
+import { batchesOf } from "../src/recommenders/batches.ts";
 import { Bert4Rec } from "../src/recommenders/bert4rec.ts";
 import { clozeBatches } from "../src/recommenders/cloze.ts";
 import { nextItemBatches } from "../src/recommenders/next-item.ts";
@@ -139,8 +140,31 @@ const sequences = Array.from({ length: 23 }, () =>
   Uint32Array.from({ length: 2 + random.below(19) }, () => random.below(ITEMS)),
 );
 
+t("batches: as full as both limits allow, at least one sequence each, all of them once", () => {
+  const order = Uint32Array.of(4, 2, 0, 5, 1, 3);
+  const lengths = [3, 1, 9, 2, 4, 5];
+  const cut = (batchSize: number, batchItems: number) =>
+    [...batchesOf(order, lengths, { batchSize, batchItems })].map((batch) => [...batch]);
+  assert.equal(cut(6, 100), [[4, 2, 0, 5, 1, 3]]);
+  assert.equal(cut(4, 100), [
+    [4, 2, 0, 5],
+    [1, 3],
+  ]);
+  assert.equal(cut(6, 8), [[4], [2], [0, 5], [1, 3]]);
+  assert.equal(cut(6, 12), [[4], [2, 0], [5, 1, 3]]);
+  assert.equal(cut(2, 13), [
+    [4, 2],
+    [0, 5],
+    [1, 3],
+  ]);
+  assert.equal([...batchesOf(new Uint32Array(0), [], { batchSize: 1, batchItems: 1 })], []);
+  // The items that count are those that the model reads.
+  const settings = { loss: "cross-entropy", maxLength: 2, batchSize: 9, batchItems: 4, seed: 1 } as const;
+  for (const batch of nextItemBatches(sequences, ITEMS, settings, 0)) assert.ok(batch.targets.length <= 4);
+});
+
 t("next item: the targets are one place on, of the newest that fit; every sequence once an epoch", () => {
-  const settings = { loss: "cross-entropy", maxLength: 12, batchSize: 5, seed: 1 } as const;
+  const settings = { loss: "cross-entropy", maxLength: 12, batchSize: 5, batchItems: 1000, seed: 1 } as const;
   const epoch = (n: number) => [...nextItemBatches(sequences, ITEMS, settings, n)];
   const batches = epoch(0);
   assert.is(batches.length, 5);
@@ -160,7 +184,7 @@ t("next item: the targets are one place on, of the newest that fit; every sequen
 });
 
 t("next item: a negative is an item that its user's whole training sequence does not have", () => {
-  const settings = { loss: "binary", maxLength: 4, batchSize: 7, seed: 1 } as const;
+  const settings = { loss: "binary", maxLength: 4, batchSize: 7, batchItems: 1000, seed: 1 } as const;
   const used = new Set<number>();
   for (const { sequences: inputs, targets, negatives } of nextItemBatches(sequences, ITEMS, settings, 3)) {
     assert.is(negatives!.length, targets.length);
@@ -186,7 +210,7 @@ t("next item: a negative is an item that its user's whole training sequence does
 t("cloze: what is masked is what is asked for, at least one item of every sequence", () => {
   const mask = ITEMS;
   const epoch = (lastOnly: number) => [
-    ...clozeBatches(sequences, mask, { maskRate: 0.3, lastOnly, batchSize: 6, seed: 2 }, 0),
+    ...clozeBatches(sequences, mask, { maskRate: 0.3, lastOnly, batchSize: 6, batchItems: 1000, seed: 2 }, 0),
   ];
   const masked: boolean[][] = [];
   const rebuilt = epoch(0.5).flatMap(({ sequences: inputs, maskedRows, targets }) => {

@@ -37,7 +37,15 @@ interface DemoSettings {
  */
 export const DEMO: DemoSettings = {
   folder: join("runs", "demo"),
-  pretrain: { ...PRETRAIN.bert4rec, maskRate: 0.3, lastOnly: 0.5, batchSize: 32, epochs: 60 },
+  pretrain: {
+    ...PRETRAIN.bert4rec,
+    maxLength: 50,
+    maskRate: 0.3,
+    lastOnly: 0.5,
+    batchSize: 32,
+    epochs: 60,
+    validateEvery: 160,
+  },
   laser: {
     ...defaultConfig(),
     mformerWidth: 64,

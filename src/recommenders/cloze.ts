@@ -1,13 +1,13 @@
 /** BERT4Rec's training task: predict masked items from both sides. */
 import { Random } from "../data/random.ts";
+import { type BatchLimits, batchesOf } from "./batches.ts";
 import type { TrainingBatch } from "./recommender.ts";
 
-export interface ClozeSettings {
+export interface ClozeSettings extends BatchLimits {
   /** Share of positions masked in a random cloze. */
   readonly maskRate: number;
   /** Share of sequences whose last item alone is masked, as in prediction. */
   readonly lastOnly: number;
-  readonly batchSize: number;
   readonly seed: number;
 }
 
@@ -39,12 +39,13 @@ export function* clozeBatches(
 ): Generator<MaskedBatch> {
   const random = new Random(settings.seed, "cloze", epoch);
   const order = random.permutation(sequences.length);
-  for (let from = 0; from < order.length; from += settings.batchSize) {
+  const lengths = sequences.map(({ length }) => length);
+  for (const batch of batchesOf(order, lengths, settings)) {
     const inputs: number[][] = [];
     const rows: number[] = [];
     const targets: number[] = [];
     let row = 0;
-    for (const s of order.subarray(from, from + settings.batchSize)) {
+    for (const s of batch) {
       const items = sequences[s];
       const masked = cloze(random, items.length, settings);
       inputs.push(Array.from(items, (item, i) => (masked[i] ? mask : item)));

@@ -1,12 +1,12 @@
 /** SASRec's training task: predict the next item at every position of a sequence. */
 import { Random } from "../data/random.ts";
+import { type BatchLimits, batchesOf } from "./batches.ts";
 import type { TrainingBatch } from "./recommender.ts";
 
-export interface NextItemSettings {
+export interface NextItemSettings extends BatchLimits {
   /** Against all items, or (the original) against one sampled item a position. */
   readonly loss: "cross-entropy" | "binary";
   readonly maxLength: number;
-  readonly batchSize: number;
   readonly seed: number;
 }
 
@@ -36,14 +36,15 @@ export function* nextItemBatches(
   settings: NextItemSettings,
   epoch: number,
 ): Generator<NextItemBatch> {
-  const { loss, maxLength, batchSize, seed } = settings;
+  const { loss, maxLength, seed } = settings;
   const order = new Random(seed, "next item", epoch).permutation(sequences.length);
   const random = new Random(seed, "negatives", epoch);
-  for (let from = 0; from < order.length; from += batchSize) {
+  const lengths = sequences.map(({ length }) => Math.min(length - 1, maxLength));
+  for (const batch of batchesOf(order, lengths, settings)) {
     const inputs: Uint32Array[] = [];
     const targets: number[] = [];
     const negatives: number[] = [];
-    for (const s of order.subarray(from, from + batchSize)) {
+    for (const s of batch) {
       const sequence = sequences[s];
       const shown = sequence.subarray(-(maxLength + 1));
       inputs.push(shown.subarray(0, -1));

@@ -45,8 +45,9 @@ export function canRank(recommender: Recommender): recommender is RankingRecomme
   return "ranking" in recommender;
 }
 
-/** Sequences of one training step; what else it holds is the model's own. */
+/** What one training step learns from; what else it holds is the model's own. */
 export interface TrainingBatch {
+  readonly sequences: readonly ArrayLike<number>[];
   /** Items to predict: the terms of the loss. */
   readonly targets: Uint32Array<ArrayBuffer>;
 }

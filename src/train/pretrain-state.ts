@@ -21,6 +21,8 @@ export interface PretrainPosition {
   targets: number;
   /** Updates done: the dropout generator's step, and Adam's. */
   updates: number;
+  /** Updates that were done at the last validation. */
+  validated: number;
   /** Validations since the best one. */
   sinceBest: number;
   /** Validation NDCG@10 of the best epoch, -1 before the first validation. */
@@ -34,6 +36,7 @@ const START: PretrainPosition = {
   lossSum: 0,
   targets: 0,
   updates: 0,
+  validated: 0,
   sinceBest: 0,
   bestScore: -1,
   bestEpoch: 0,

@@ -98,19 +98,47 @@ class Training {
 
   /** Trains to the end, and returns true, or until the signal aborts. */
   async run(signal?: AbortSignal): Promise<boolean> {
-    const { settings, progress, sequences } = this;
     const { position } = this.state;
-    const most = settings.epochs * Math.ceil(sequences.length / settings.batchSize);
-    progress.begin(`pretraining ${this.model.label}`, most, "updates", position.updates);
     while (!this.done) {
       if (!(await this.epoch(signal))) {
-        progress.end();
+        this.progress.end();
         return false;
       }
       await this.endEpoch();
     }
-    progress.end(`best validation NDCG@10 ${position.bestScore.toFixed(4)} at epoch ${position.bestEpoch}`);
+    this.progress.line(
+      `${this.model.label}: best validation NDCG@10 ${position.bestScore.toFixed(4)} at epoch ${position.bestEpoch}`,
+    );
     return true;
+  }
+
+  /** What is left of the current epoch. Returns false when the signal stopped it. */
+  private async epoch(signal?: AbortSignal): Promise<boolean> {
+    const { progress, sequences, model } = this;
+    const { position } = this.state;
+    const done = position.batch;
+    let pending: Promise<void> = Promise.resolve();
+    let batches = 0;
+    let seen = 0;
+    for (const batch of this.batches(position.epoch)) {
+      const before = seen;
+      seen += batch.sequences.length;
+      if (batches++ < done) continue;
+      if (signal?.aborted) break;
+      if (batches === done + 1) {
+        progress.begin(`${model.label} epoch ${position.epoch + 1}`, sequences.length, "sequences", before);
+      }
+      if (!this.warmed) await this.warm(batch);
+      const update = this.update(batch);
+      // A failure is reported where it is awaited: after the one before it.
+      update.catch(() => {});
+      // The host makes the next batch while the GPU works on this one.
+      await pending;
+      pending = update;
+      progress.update(seen, this.told);
+    }
+    await pending;
+    return !signal?.aborted;
   }
 
   /** Validates when it is time, and saves. */
@@ -125,33 +153,14 @@ class Training {
         `pretraining diverged in epoch ${epoch}; lower the learning rate and begin anew with --fresh`,
       );
     }
-    this.told = `epoch ${epoch}: loss ${loss.toFixed(3)}`;
-    if (epoch % settings.validateEvery === 0 || epoch === settings.epochs) {
-      this.told += `, ${await this.validate()}`;
-      await state.save();
+    this.told = `loss ${loss.toFixed(3)}`;
+    if (updates - position.validated < settings.validateEvery && epoch < settings.epochs) {
+      progress.end();
+      return;
     }
-    progress.update(updates, this.told);
-  }
-
-  /** What is left of the current epoch. Returns false when the signal stopped it. */
-  private async epoch(signal?: AbortSignal): Promise<boolean> {
-    const { position } = this.state;
-    let pending: Promise<void> = Promise.resolve();
-    let n = 0;
-    for (const batch of this.batches(position.epoch)) {
-      if (n++ < position.batch) continue;
-      if (signal?.aborted) break;
-      if (!this.warmed) await this.warm(batch);
-      const update = this.update(batch);
-      // A failure is reported where it is awaited: after the one before it.
-      update.catch(() => {});
-      // The host makes the next batch while the GPU works on this one.
-      await pending;
-      pending = update;
-      this.progress.update(position.updates, this.told);
-    }
-    await pending;
-    return !signal?.aborted;
+    position.validated = updates;
+    progress.end(`${this.told}, ${await this.validate()}`);
+    await state.save();
   }
 
   private batches(epoch: number): Iterable<TrainingBatch> {

@@ -21,27 +21,35 @@ const shape = {
 };
 
 const training = {
-  batchSize: integer(128, 1, "sequences in a batch"),
+  batchSize: integer(128, 1, "sequences in a batch, at most"),
+  batchItems: integer(
+    1024,
+    1,
+    "items in a batch, at most: where sequences are long, fewer of them make a batch",
+  ),
   learningRate: number(1e-3, 0, "learning rate of Adam"),
-  epochs: integer(200, 1, "most epochs"),
+  epochs: integer(1000, 1, "most epochs"),
   seed: integer(1, 0, "seed of initial values, order, masks or negatives, and dropout"),
 };
 
+const PATIENCE = "validations without a better NDCG@10 before training stops";
+const VALIDATE_EVERY = "updates between validations, at least: each is at the end of an epoch";
+
 const BERT4REC_FIELDS = {
   ...shape,
-  maxLength: integer(50, 2, "positions: the newest items that are read"),
+  maxLength: integer(200, 2, "positions: the newest items that are read"),
   dropout: number(0.2, 0, "dropout rate", 0.9),
   maskRate: number(0.5, 0, "share of positions masked in a random cloze", 1),
   lastOnly: number(0.2, 0, "share of sequences whose last item alone is masked, as in prediction", 1),
   ...training,
-  // Validation stands still for the first tens of epochs on short histories: patience must outlast that.
-  patience: integer(10, 1, "validations without a better NDCG@10 before training stops"),
-  validateEvery: integer(5, 1, "epochs between validations"),
+  // Validation stands still for the first thousands of updates on short histories: patience must outlast that.
+  patience: integer(10, 1, PATIENCE),
+  validateEvery: integer(300, 1, VALIDATE_EVERY),
 } as const;
 
 const SASREC_FIELDS = {
   ...shape,
-  maxLength: integer(50, 1, "positions: the newest items that are read"),
+  maxLength: integer(200, 1, "positions: the newest items that are read"),
   dropout: number(0.2, 0, "dropout rate", 0.9),
   loss: choice(
     "cross-entropy",
@@ -49,8 +57,8 @@ const SASREC_FIELDS = {
     "cross-entropy against all items, or the original: binary, against one sampled item a position",
   ),
   ...training,
-  patience: integer(5, 1, "validations without a better NDCG@10 before training stops"),
-  validateEvery: integer(2, 1, "epochs between validations"),
+  patience: integer(5, 1, PATIENCE),
+  validateEvery: integer(130, 1, VALIDATE_EVERY),
 } as const;
 
 type Values<F> = { readonly [K in keyof F]: FieldValue<F[K]> };
