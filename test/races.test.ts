@@ -21,7 +21,18 @@ interface Case {
 
 const cu = { cu_seqlens: [0, 3, 5] };
 const CASES: Readonly<Record<string, Case>> = {
+  binary_loss: { groups: 2, params: { rows: 2, width: 70, lanes: 64 } },
   chunk_sum: { groups: 2, params: { count: 200, chunk: 100, out_offset: 0 } },
+  expert_product: {
+    groups: 1,
+    params: { rows: 5, columns: 7, depth: 3, slots: 2, share: 1 },
+    indexes: { top: [0, 1] },
+  },
+  expert_weight_gradient: {
+    groups: 1,
+    params: { sequences: 3, rows: 3, outputs: 7, inputs: 6, share: 1 },
+    indexes: { top: [0, 1, 0] },
+  },
   head_norm: {
     groups: 2,
     params: { rows: 2, heads: 3, queries: 2, head_size: 10, stride: 40, eps: 1e-5, lanes: 16 },
