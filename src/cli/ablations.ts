@@ -1,11 +1,13 @@
 import { join } from "node:path";
 import { type Command, Option } from "commander";
+import type { Dataset } from "../data/dataset.ts";
 import { type AblationReport, buildAblationReport, type RankedRow } from "../eval/ablation-report.ts";
 import { formatAblations } from "../eval/ablation-text.ts";
 import { evaluationCases } from "../eval/cases.ts";
 import type { Ranks } from "../eval/rank.ts";
 import { writeFileAtomic } from "../files/atomic.ts";
 import { UserError } from "../files/user-error.ts";
+import type { Gpu } from "../gpu/device.ts";
 import { BACKBONE_NAMES, EMBEDDED } from "../llm/locate.ts";
 import { ablationsNamed, type PlannedRow, planRows, ROW_GROUPS, type Sweep } from "../train/ablations.ts";
 import { loadBackbone } from "../train/backbone.ts";
@@ -15,6 +17,7 @@ import { rankCounts, rankFrozen, rankLaser } from "../train/evaluate.ts";
 import { runUsers } from "../train/examples.ts";
 import { hasFinished, type Job, runOf } from "../train/job.ts";
 import { openBackboneFor, originConfig } from "../train/origin.ts";
+import type { Progress } from "../train/progress.ts";
 import { recommenderFor, type TrainedRecommender, trainedRecommender } from "../train/recommender.ts";
 import type { RecommenderName } from "../train/recommender-settings.ts";
 import { readRun } from "../train/run-folder.ts";
@@ -26,7 +29,7 @@ import { DEMO } from "./demo.ts";
 import { ablationLines, addConfigFlags, fieldNamed, wholeNumber } from "./flags.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { terminalProgress } from "./progress.ts";
-import { namedRecommender, RECOMMENDER_HELP } from "./recommender-flag.ts";
+import { type GivenRecommender, namedRecommender, RECOMMENDER_HELP } from "./recommender-flag.ts";
 import { checkRunMemory } from "./run-memory.ts";
 
 interface AblationFlags extends ConfigFlags {
@@ -170,36 +173,15 @@ async function runAblations(flags: AblationFlags): Promise<void> {
   using gpu = await openGpu(flags.adapter);
   using interrupt = listenForInterrupt("this update");
   const { signal } = interrupt;
-  const recommenders = new Map<RecommenderName, TrainedRecommender>();
+  // The embedded example's recommender is trained as in the demo, in a folder of its own.
+  const demo = embedded ? join(out, "recommender") : null;
+  const recommenders = await recommendersOf(gpu, dataset, rows, given, demo, { progress, signal });
   for (const { config } of rows) {
-    const { recommender: name } = config;
-    let trained = recommenders.get(name);
-    if (!trained) {
-      // The embedded example's own is trained as in the demo, in a folder of its own.
-      const folder = join(out, "recommender");
-      trained =
-        embedded && name === DEMO.pretrain.recommender && !given
-          ? await trainedRecommender(gpu, dataset, DEMO.pretrain, { progress, signal, folder })
-          : await recommenderFor(gpu, dataset, name === given?.name ? given.choice : namedRecommender(name), {
-              progress,
-              signal,
-            });
-      recommenders.set(name, trained);
-    }
-    await checkRunMemory(gpu, config, dataset, files, trained.settings);
+    const { settings } = recommenders.get(config.recommender)!;
+    await checkRunMemory(gpu, config, dataset, files, settings);
   }
   const backbone = await loadBackbone(gpu, files, base.weights, progress);
-  const jobOf = ({ recommender }: Config): Job => {
-    return {
-      gpu,
-      data,
-      recommender: recommenders.get(recommender)!,
-      backbone,
-      progress,
-      signal,
-      ...(origin ? { origin } : {}),
-    };
-  };
+  const shared = { gpu, data, backbone, progress, signal, origin };
 
   const { split } = flags;
   const excludeSeen = flags.excludeSeen ?? false;
@@ -209,17 +191,17 @@ async function runAblations(flags: AblationFlags): Promise<void> {
     const frozen = await rankFrozen(gpu, model, evaluation, excludeSeen, progress);
     if (frozen) references.push(frozen);
   }
-  const ranked = rows.map((row) => ({ row, folders: [] as string[], ranks: [] as Ranks[] }));
+  const ranked: RankedRow[] = rows.map(({ config, ...row }) => ({ ...row, folders: [], ranks: [] }));
   const total = rows.length * flags.seeds.length;
   let done = 0;
   for (const seed of flags.seeds) {
-    for (const { row, folders, ranks } of ranked) {
+    for (const [r, row] of rows.entries()) {
       progress.line(`${++done}/${total} ${row.label}, seed ${seed}`);
       const folder = join(out, `${sameAs(row, rows).name}-seed${seed}`);
-      folders.push(folder);
-      ranks.push(
-        await ranksOf(jobOf(row.config), folder, { ...row.config, seed }, { evaluation, excludeSeen }),
-      );
+      const job = { ...shared, recommender: recommenders.get(row.config.recommender)! };
+      const ranks = await ranksOf(job, folder, { ...row.config, seed }, { evaluation, excludeSeen });
+      ranked[r].folders.push(folder);
+      ranked[r].ranks.push(ranks);
     }
   }
 
@@ -231,13 +213,34 @@ async function runAblations(flags: AblationFlags): Promise<void> {
     excludeSeen,
     seeds: flags.seeds,
     references,
-    rows: ranked.map(({ row, folders, ranks }): RankedRow => {
-      const { name, label, table, fields } = row;
-      return { name, label, table, fields, folders, ranks };
-    }),
+    rows: ranked,
   });
   await writeFileAtomic(join(out, REPORT), json(report));
   process.stdout.write(flags.json ? json(report) : formatAblations(report));
+}
+
+/**
+ * The recommenders of all rows, by name: the one that a flag gave, the demo's own (into the folder `demo`), or the one
+ * kept for the data. What is not trained yet is trained now.
+ */
+async function recommendersOf(
+  gpu: Gpu,
+  dataset: Dataset,
+  rows: readonly PlannedRow[],
+  given: GivenRecommender | null,
+  demo: string | null,
+  options: { readonly progress: Progress; readonly signal: AbortSignal },
+): Promise<Map<RecommenderName, TrainedRecommender>> {
+  const found = new Map<RecommenderName, TrainedRecommender>();
+  for (const name of new Set(rows.map(({ config }) => config.recommender))) {
+    const choice = name === given?.name ? given.choice : namedRecommender(name);
+    const own = demo !== null && !given && name === DEMO.pretrain.recommender;
+    const trained = own
+      ? await trainedRecommender(gpu, dataset, DEMO.pretrain, { ...options, folder: demo })
+      : await recommenderFor(gpu, dataset, choice, options);
+    found.set(name, trained);
+  }
+  return found;
 }
 
 /** The first row with the configuration of this one: a swept value may be the base's own, and is not trained twice. */

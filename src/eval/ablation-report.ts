@@ -48,8 +48,8 @@ export interface AblationRow {
 
 /** A row and what its runs made of each case, one entry a seed. */
 export interface RankedRow extends AblationRow {
-  readonly folders: readonly string[];
-  readonly ranks: readonly Ranks[];
+  readonly folders: string[];
+  readonly ranks: Ranks[];
 }
 
 type ByMetric<T> = Readonly<Record<AblationMetric, T>>;
