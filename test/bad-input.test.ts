@@ -161,9 +161,9 @@ t("backbones that are missing, cut off, or not what their config says", async ()
   cpSync(join(home, "backbone"), config, { recursive: true });
   writeFileSync(
     join(config, "config.json"),
-    JSON.stringify({ ...TINY_LLAMA, architectures: ["GPT2LMHeadModel"] }),
+    JSON.stringify({ ...TINY_LLAMA, architectures: ["T5ForConditionalGeneration"] }),
   );
-  assertUserError(await trainWith("--backbone", "gpt2"), "GPT2LMHeadModel", "LlamaForCausalLM");
+  assertUserError(await trainWith("--backbone", config), "T5ForConditionalGeneration", "LlamaForCausalLM");
 });
 
 t("NaN weights are found while loading, and leave no run behind", async () => {
@@ -180,9 +180,9 @@ t("NaN weights are found while loading, and leave no run behind", async () => {
 
 t("what cannot fit is refused before it is loaded", async () => {
   assertUserError(
-    await trainWith("--token-budget", "100000000"),
-    /one (buffer|binding) of this adapter/,
-    "--token-budget",
+    await trainWith("--mformer-width", "65536"),
+    "trainable parameters and optimiser of this run cannot be had on this adapter",
+    "use a smaller --mformer-width",
   );
 });
 
