@@ -42,7 +42,7 @@ export const FINITE_DIFFERENCE_F64 = 1e-6;
 
 /**
  * Least cosine between the hidden states at the suffix with weights in a storage and in f16, on trained backbones. For int4
- * it is reported (0.98 on shop-llama, 0.84 on stories260K, whose width of 64 is one group) and only held against collapse.
+ * it is reported (0.99 on shop-llama, 0.84 on stories260K, whose width of 64 is one group) and only held against collapse.
  */
 export const SUFFIX_COSINE: Readonly<Record<Exclude<WeightStorage, "f16">, number>> = {
   f32: 0.9999,
