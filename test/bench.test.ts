@@ -88,6 +88,17 @@ for (const [name, { results: count, paths }] of Object.entries(EXPECTED)) {
   });
 }
 
+t("full: a backbone from its files, its memory as planned", async () => {
+  const directory = repositoryPath("test/reference/dumps/gpt2-tiny");
+  const flags = [directory, "--batch", "2", "--tokens", "5", "--rounds", "1", "--prefix", "none"];
+  const { code, stdout, stderr } = await run(repositoryPath("bench/full.js"), flags);
+  assert.is(code, 0, stderr);
+  assert.match(stdout, /^loaded in \d+\.\d s: .* of GPU memory; host memory grew by at most /m);
+  assert.match(stdout, /^a training step of 2 texts of 5 \+ 1 tokens: \d+\.\d+ s /m);
+  const [, difference] = /^GPU memory: planned .*, held .* \((-?[\d.]+) %\)$/m.exec(stdout)!;
+  assert.ok(Math.abs(Number(difference)) < 5, stdout);
+});
+
 t("--help says what is measured, an unknown option is refused", async () => {
   for (const name of [...Object.keys(EXPECTED), "product", "all"]) {
     const { code, stdout } = await run(repositoryPath(`bench/${name}.js`), ["--help"]);
@@ -106,7 +117,7 @@ t("without dist/ there is one clear line and exit code 1", async () => {
   mkdirSync(folder);
   cpSync(repositoryPath("bench"), join(folder, "bench"), { recursive: true });
   assert.not(existsSync(join(folder, "dist")));
-  for (const name of [...Object.keys(EXPECTED), "all"]) {
+  for (const name of [...Object.keys(EXPECTED), "all", "full"]) {
     const { code, stdout, stderr } = await run(join(folder, "bench", `${name}.js`), []);
     assert.is(code, 1);
     assert.is(stdout, "");

@@ -165,7 +165,10 @@ const WIDE: Record<string, Record<string, unknown>> = {
 for (const [name, json] of Object.entries(WIDE)) {
   t(`${name} in windows of weights past the binding limit equals the whole one`, async () => {
     const directory = join(folder, name);
-    await writeRandomCheckpoint(directory, json, { seed: 1, shardBytes: 2 ** 30 });
+    const files: string[] = [];
+    const onFile = (file: string) => void files.push(file);
+    await writeRandomCheckpoint(directory, json, { seed: 1, shardBytes: 2 ** 21, onFile });
+    assert.ok(files.length > 1, "the checkpoint is sharded");
     const texts = [5, 12].map((length) => ids(length, 700));
     for (const weights of ["f32", "f16"] as const) {
       const whole = await loadDecoder(gpu, directory, { weights });
