@@ -49,10 +49,10 @@ t("help of every command, with an example", async () => {
   }
 });
 
-t("docs/cli.md and docs/config.md are current", async () => {
+t("docs/cli.md, docs/config.md and README.md's table of backbones are current", async () => {
   const docs = await laserOk(["docs"], home);
-  const written = ["cli.md", "config.md"]
-    .map((name) => readFileSync(repositoryPath(`docs/${name}`), "utf8"))
+  const written = ["docs/cli.md", "docs/config.md", "README.md"]
+    .map((name) => readFileSync(repositoryPath(name), "utf8"))
     .join("");
   assert.is(written, docs, "run: node dist/cli.js docs --write");
 });

@@ -1,36 +1,56 @@
-import { mkdir } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { writeFileAtomic } from "../files/atomic.ts";
 import { repositoryRoot } from "../llm/locate.ts";
+import { size, totalBytes } from "../llm/memory.ts";
+import { PUBLISHED } from "../llm/published.ts";
 import { ABLATIONS } from "../train/ablations.ts";
 import { FIELDS, PRESETS } from "../train/config.ts";
 import type { Field } from "../train/fields.ts";
 import { asFlags, defaultText, flagOf } from "./flags.ts";
+import { planOf } from "./plan.ts";
 
 const NOTE = "<!-- Made by `node dist/cli.js docs --write` from the program itself. Do not edit. -->";
 
-/** `laser docs` (hidden): docs/cli.md and docs/config.md, made from the commands and the table of fields. */
+/** `laser docs` (hidden): docs/cli.md, docs/config.md and README.md's table of backbones, made from the program itself. */
 export function registerDocs(program: Command): void {
   program
     .command("docs", { hidden: true })
-    .description("print docs/cli.md and docs/config.md, or write them")
+    .description("print docs/cli.md, docs/config.md and README.md with its table of backbones, or write them")
     .option("--write", "write the files")
     .action(async (flags: { readonly write?: boolean }) => {
-      const folder = join(repositoryRoot(), "docs");
-      for (const [name, text] of Object.entries(documents(program))) {
-        if (!flags.write) process.stdout.write(text);
-        else {
-          await mkdir(folder, { recursive: true });
-          await writeFileAtomic(join(folder, name), text);
-        }
+      const root = repositoryRoot();
+      const readme = await withBackbones(await readFile(join(root, "README.md"), "utf8"));
+      const pages = {
+        "docs/cli.md": commandPage(program),
+        "docs/config.md": configPage(),
+        "README.md": readme,
+      };
+      await mkdir(join(root, "docs"), { recursive: true });
+      for (const [name, text] of Object.entries(pages)) {
+        if (flags.write) await writeFileAtomic(join(root, name), text);
+        else process.stdout.write(text);
       }
     });
 }
 
-/** The generated pages by file name. */
-export function documents(program: Command): Record<"cli.md" | "config.md", string> {
-  return { "cli.md": commandPage(program), "config.md": configPage() };
+const TABLE = /(<!-- backbones: [^\n]*-->\n).*(\n<!-- \/backbones -->)/s;
+
+/** README.md with the table of published backbones as `laser plan` accounts for them now. */
+async function withBackbones(readme: string): Promise<string> {
+  const rows = [
+    "| `--backbone` | published as | weights | training | with `--weights int4` |",
+    "|---|---|---|---|---|",
+  ];
+  for (const [name, { repositories }] of Object.entries(PUBLISHED)) {
+    const [f16, int4] = await Promise.all([planOf(name, "f16"), planOf(name, "int4")]);
+    const weights = f16.parts.find((part) => part.name === "backbone weights")!.bytes;
+    const figures = [weights, totalBytes(f16), totalBytes(int4)].map(size);
+    rows.push(`| \`${name}\` | ${repositories[0]} | ${figures.join(" | ")} |`);
+  }
+  if (!TABLE.test(readme)) throw new Error("README.md has no place for the table of backbones");
+  return readme.replace(TABLE, (_, begin: string, end: string) => `${begin}\n${rows.join("\n")}\n${end}`);
 }
 
 function commandPage(program: Command): string {

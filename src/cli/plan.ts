@@ -104,6 +104,15 @@ async function runPlan(flags: PlanFlags): Promise<void> {
   checkMemory(plan, traits);
 }
 
+/** The account of a published backbone with every default but the storage of its weights, for any GPU. */
+export function planOf(name: string, weights: Config["weights"]): Promise<MemoryPlan> {
+  const config = { ...presetConfig("paper"), weights };
+  const backbone = parseDecoderConfig(`${name} as published`, PUBLISHED[name].config);
+  const recommender = PRETRAIN.bert4rec;
+  const texts = fromFlags({}, config, backbone, recommender);
+  return planMemory(ANY_GPU, { config, backbone, recommender, ...texts });
+}
+
 /** config.json of a backbone on this machine, else as it was published. */
 async function configOf(name: string): Promise<{ backbone: DecoderConfig; directory: string | null }> {
   const directory = findBackbone(name);
