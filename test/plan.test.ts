@@ -60,7 +60,7 @@ t("a directory with a config.json alone; the flags of hyper-parameters count", a
 
 t("on an adapter, with the data's own texts", async () => {
   const stdout = await laserOk(["plan", "--data", "shop", "--adapter", "auto"], folder);
-  assert.match(stdout, /^embedded \(LlamaForCausalLM\): 164,672 frozen weights; f32 643\.3 KiB, f16 /);
+  assert.match(stdout, /^embedded \(LlamaForCausalLM\): 177,280 frozen weights; f32 692\.5 KiB, f16 /);
   assert.match(stdout, /400 items, weights in f16, on (?!any GPU).+:\n/);
 });
 

@@ -130,7 +130,8 @@ t("evaluate: two runs, and a recommender alone", async () => {
     alone.rows.map(({ name }) => name),
     ["popularity", "Markov-1", "SASRec"],
   );
-  assertUserError(await laser(["evaluate", "runs/on-sasrec", ...DATA], home), "--data", "runs/on-sasrec");
+  const torn = ["evaluate", "runs/on-sasrec", ...DATA, "--recommender", "sas", "bert4rec"];
+  assertUserError(await laser(torn, home), "--recommender sas bert4rec", "give one");
   assertUserError(await laser(["evaluate", "--recommender", "bert4rec"], home), "--recommender", "--data");
 });
 
