@@ -2,18 +2,16 @@
  * The frozen decoder as one differentiable function of its virtual tokens: packed prompts in, the last hidden states
  * at the output rows out (after the final norm), and backwards the gradients at prefix and suffix. The weights
  * never change and never get gradients, so backward costs what forward does: dX = dY W. Each layer keeps only its
- * input; backward recomputes the rest, layer by layer. decoder-config.ts says what a layer is, decoder-parts.ts holds
- * its parts, architectures/ what differs between models.
+ * input; backward recomputes the rest, layer by layer. decoder-config.ts says what a layer is, decoder-parts.ts and
+ * decoder-attention.ts hold its parts, architectures/ what differs between models.
  */
 import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { selfAttention, selfAttentionGradient } from "../ops/attention.ts";
 import { gatherRows, scatterRows } from "../ops/embedding.ts";
-import { headNorm, headNormGradient } from "../ops/head-norm.ts";
 import type { Packed } from "../ops/packed.ts";
-import { rope } from "../ops/rope.ts";
+import { DecoderAttention } from "./decoder-attention.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import {
   activate,
@@ -27,7 +25,6 @@ import {
 } from "./decoder-parts.ts";
 import { type DecoderWeights, everyWeight, type LayerWeights } from "./decoder-weights.ts";
 import type { PromptBatch } from "./prompt.ts";
-import { frequenciesOf } from "./rotary.ts";
 
 /** What backward needs of forward. */
 export interface DecoderSaved {
@@ -40,14 +37,13 @@ export interface DecoderSaved {
 }
 
 export class Decoder {
-  private readonly frequencies: readonly number[];
+  private readonly attention: DecoderAttention;
 
   constructor(
     readonly config: DecoderConfig,
     readonly weights: DecoderWeights<Tensor>,
   ) {
-    const { positions } = config;
-    this.frequencies = positions.kind === "rotary" ? frequenciesOf(positions) : [];
+    this.attention = new DecoderAttention(config);
   }
 
   /** d, the width of the hidden states. */
@@ -141,8 +137,7 @@ export class Decoder {
     const n1 = norm(step, config, x, layer.inputNorm);
     const qkv = project(step, config, n1.y, layer.qkv);
     step.free(n1.y);
-    const turned = this.turnHeads(step, layer, qkv, sequences);
-    const attended = selfAttention(step, this.columns(turned, qkv), sequences, this.attentionShape());
+    const attended = this.attention.forward(step, qkv, layer.queryKeyNorm, sequences);
     const heads = rows ? gatherRows(step, attended.o, rows) : attended.o;
     const residual = rows ? gatherRows(step, x, rows) : x;
     const middle = project(step, config, heads, layer.output, residual);
@@ -150,13 +145,12 @@ export class Decoder {
     const n2 = norm(step, config, middle, layer.mlpNorm);
     const up = project(step, config, n2.y, layer.up);
     step.free(n2.y);
-    const projected = turned === qkv ? [qkv] : [qkv, turned];
+    const projected = attended.turned === qkv ? [qkv] : [qkv, attended.turned];
     const kept = [...n1.statistics, ...projected, attended.o, attended.lse, middle, ...n2.statistics, up];
     return {
       kept,
       statistics1: n1.statistics,
       qkv,
-      turned,
       attended,
       middle,
       statistics2: n2.statistics,
@@ -193,7 +187,7 @@ export class Decoder {
   ): Tensor {
     const { config } = this;
     const forward = this.layerToActivation(step, layer, x, sequences, rows);
-    const { middle, statistics2, attended, qkv, turned, statistics1, up } = forward;
+    const { middle, statistics2, attended, qkv, statistics1, up } = forward;
     const dActivated = projectInputGradient(step, config, dOutput, layer.down);
     const dUp = activateGradient(step, config, dActivated, up);
     step.free(dActivated);
@@ -212,85 +206,13 @@ export class Decoder {
       dHeads = spread(dHeads);
       dMiddle = spread(dMiddle);
     }
-    const dqkv = step.tensor(qkv.shape);
-    const dTurned = turned === qkv ? dqkv : step.tensor(turned.shape);
-    const into = this.columns(dTurned, dqkv);
-    const inputs = this.columns(turned, qkv);
-    const { o, lse } = attended;
-    selfAttentionGradient(step, dHeads, o, lse, inputs, sequences, this.attentionShape(), {
-      dq: into.q,
-      dk: into.k,
-      dv: into.v,
-    });
+    const dqkv = this.attention.backward(step, dHeads, qkv, attended, layer.queryKeyNorm, sequences);
     step.free(dHeads);
-    this.turnHeadsBack(step, layer, dTurned, qkv, dqkv, sequences);
     const dn1 = projectInputGradient(step, config, dqkv, layer.qkv);
     step.free(dqkv);
     const dx = normInputGradient(step, dn1, x, layer.inputNorm, statistics1, dMiddle);
     for (const tensor of [dn1, dMiddle, ...forward.kept]) step.free(tensor);
     return dx;
-  }
-
-  private attentionShape() {
-    const { heads, keyValueHeads, headSize } = this.config;
-    return { heads, keyValueHeads, headSize, causal: true };
-  }
-
-  /**
-   * Query and key as columns of `turned`, which begins with query | key, and value as columns of the fused projection
-   * [T, (H + 2G) h]. Both are one tensor unless heads are normalised.
-   */
-  private columns(turned: Tensor, qkv: Tensor) {
-    const { heads, keyValueHeads, headSize } = this.config;
-    const stride = turned.shape[1];
-    return {
-      q: { tensor: turned, offset: 0, stride },
-      k: { tensor: turned, offset: heads * headSize, stride },
-      v: { tensor: qkv, offset: (heads + keyValueHeads) * headSize, stride: qkv.shape[1] },
-    };
-  }
-
-  /**
-   * Queries and keys as attention reads them: normalised by head into a tensor [T, (H + G) h] where the model does
-   * that, and rotated where it does. Without a norm they stay where they are, in qkv.
-   */
-  private turnHeads(step: Step, layer: LayerWeights<Tensor>, qkv: Tensor, sequences: Packed): Tensor {
-    const { config } = this;
-    const weight = layer.queryKeyNorm;
-    const turned = weight ? headNorm(step, qkv, weight, config, config.norm.epsilon) : qkv;
-    this.rotate(step, turned, sequences, false);
-    return turned;
-  }
-
-  /** The gradient of `turnHeads`, from dTurned into the query and key columns of dqkv. Frees dTurned if it is another. */
-  private turnHeadsBack(
-    step: Step,
-    layer: LayerWeights<Tensor>,
-    dTurned: Tensor,
-    qkv: Tensor,
-    dqkv: Tensor,
-    sequences: Packed,
-  ): void {
-    const { config } = this;
-    this.rotate(step, dTurned, sequences, true);
-    if (!layer.queryKeyNorm) return;
-    headNormGradient(step, dTurned, qkv, layer.queryKeyNorm, config, config.norm.epsilon, dqkv);
-    step.free(dTurned);
-  }
-
-  /** Rotary embedding of queries and keys in place, where the model has it. */
-  private rotate(step: Step, turned: Tensor, sequences: Packed, inverse: boolean): void {
-    const { heads, keyValueHeads, headSize, positions } = this.config;
-    if (positions.kind !== "rotary") return;
-    rope(step, turned, sequences.positions, {
-      heads: heads + keyValueHeads,
-      headSize,
-      stride: turned.shape[1],
-      offset: 0,
-      layout: positions.layout,
-      frequencies: this.frequencies,
-      inverse,
-    });
   }
 
   /** Ends the weights. */

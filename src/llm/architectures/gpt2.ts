@@ -2,8 +2,9 @@ import type { Architecture } from "./architecture.ts";
 
 /**
  * GPT-2 (Radford et al. 2019): LayerNorm, learned positions, biases everywhere, a plain MLP with GELU. Linear weights
- * are "Conv1D", [in, out], and stay so: the products read either order equally well (ops/conv1d.ts), whereas a
- * transposed copy would need every weight whole in host memory.
+ * are "Conv1D", [in, out], and stay so: the products read either order equally well (ops/conv1d.ts), whereas to transpose
+ * them while loading means to hold each whole or to read it several times. (Quantised ones are, load.ts: their groups
+ * lie along the inputs.)
  */
 export const gpt2: Architecture = {
   classes: ["GPT2LMHeadModel", "GPT2Model"],
