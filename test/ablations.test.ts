@@ -1,5 +1,5 @@
 /** The table of ablations: its rows, its figures, and the command that trains and prints it. */
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
@@ -254,6 +254,28 @@ t("the command: trains every row and seed once, goes on after Ctrl-C, prints the
   // Ranked on the other split, nothing is trained either.
   assert.match(await laserOk([...table, "--split", "validation"], home), /^raw: the validation item/);
   assert.equal(written(), runs);
+});
+
+t("train --ablation: the fields of the row, refused beside a flag that says otherwise", async () => {
+  const command = ["train", ...COMMAND.slice(1)];
+  await laserOk([...command, "--ablation", "eos", "--run", "ended"], home);
+  const config = JSON.parse(readFileSync(join(home, "ended/config.json"), "utf8"));
+  assert.equal([config.pooling, config.experts], ["eos", 3]);
+  assert.not.match(readFileSync(join(home, "ended/model.safetensors"), "latin1").slice(0, 4000), "suffix");
+  // A row wins over the file, and agrees with a flag that says the same.
+  writeFileSync(join(home, "full.json"), JSON.stringify({ pooling: "suffix", prefix: "mformer" }));
+  const both = ["--config", "full.json", "--ablation", "no-mformer", "--prefix", "free"];
+  await laserOk([...command, ...both, "--run", "free"], home);
+  assert.is(JSON.parse(readFileSync(join(home, "free/config.json"), "utf8")).prefix, "free");
+  const refused = async (args: string[], ...parts: string[]) =>
+    assertUserError(await laser(args, home), ...parts);
+  await refused([...command, "--ablation", "one-expert"], "--experts is 3", "sets experts to 1");
+  await refused([...command, "--ablation", "eoss"], "--ablation eoss: there are no-prefix");
+  await refused(
+    ["train", "--resume", "ended", "--ablation", "mean-pooling"],
+    "--ablation mean-pooling",
+    "pooling",
+  );
 });
 
 t("mistakes are refused before anything is trained", async () => {
