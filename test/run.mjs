@@ -2,14 +2,14 @@
 //
 // LASER_TEST_JOBS files run at a time (default 1: the adapter is often the CPU itself). Ends with the line
 // "N passed, N failed" and exits with 1 on any failure. Counted are uvu's tests; a file that crashes, runs longer
-// than LASER_TEST_LIMIT seconds (default 300), was not built or holds no test counts as one failure.
+// than LASER_TEST_LIMIT seconds (default 900: SwiftShader is slow), was not built or holds no test counts as one failure.
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const sources = new URL("./", import.meta.url);
 const compiled = new URL("../dist/test/", import.meta.url);
-const limitSeconds = Number(process.env.LASER_TEST_LIMIT || 300);
+const limitSeconds = Number(process.env.LASER_TEST_LIMIT || 900);
 const jobs = Math.max(1, Math.trunc(Number(process.env.LASER_TEST_JOBS)) || 1);
 const parts = process.argv.slice(2);
 
