@@ -24,6 +24,9 @@ function partsOf(stdout: string): Map<string, number> {
 }
 
 t("every published name, without its files: the parts add up", async () => {
+  // Without an adapter: SwiftShader's buffers cannot hold every published embedding table, and plan would say so.
+  const asked = process.env.LASER_ADAPTER;
+  delete process.env.LASER_ADAPTER;
   const weights = new Map<string, number>();
   for (const name of ["gpt2", "chatglm2", "llama3", "qwen3"]) {
     assert.ok(name in PUBLISHED);
@@ -33,6 +36,7 @@ t("every published name, without its files: the parts add up", async () => {
     assert.ok(Math.abs(sum - together) < 0.01 * together, `${name}: ${sum} is not ${together}`);
     weights.set(name, parts.get("backbone weights")!);
   }
+  if (asked !== undefined) process.env.LASER_ADAPTER = asked;
   assert.equal([...weights.keys()].sort((a, b) => weights.get(a)! - weights.get(b)!)[0], "gpt2");
 });
 
