@@ -45,6 +45,7 @@ export * from "./files/safetensors-whole.ts";
 export * from "./files/safetensors-write.ts";
 export * from "./files/tensor-file.ts";
 export * from "./files/torch-bin.ts";
+export * from "./files/torch-bin-write.ts";
 export * from "./files/user-error.ts";
 export * from "./gpu/adapter.ts";
 export * from "./gpu/buffers.ts";

@@ -6,6 +6,7 @@ import * as assert from "uvu/assert";
 import { bfloatsToFloats, halvesToFloats } from "../src/files/half.ts";
 import { type StoredType, type TensorToWrite, writeSafetensors } from "../src/files/safetensors.ts";
 import { readSafetensors } from "../src/files/safetensors-whole.ts";
+import { writeTorchBin } from "../src/files/torch-bin-write.ts";
 import { UserError } from "../src/files/user-error.ts";
 import { openDecoderCheckpoint } from "../src/llm/checkpoint.ts";
 import { openCheckpoint } from "../src/llm/checkpoint-index.ts";
@@ -15,7 +16,6 @@ import { sourceTensors, weightSources } from "../src/llm/decoder-weights.ts";
 import { locateBackbone } from "../src/llm/locate.ts";
 import { quantizeRows } from "../src/llm/quantize.ts";
 import { streamWeights, WEIGHT_STORAGES, type WeightStorage } from "../src/llm/weight-stream.ts";
-import { writeTorchBin } from "../weights/torch-bin.mjs";
 import { repositoryPath, sharedPath } from "./shared.ts";
 
 const t = suite("checkpoints");

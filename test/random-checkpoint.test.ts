@@ -1,11 +1,12 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { openDecoderCheckpoint } from "../src/llm/checkpoint.ts";
 import { readDecoderConfig } from "../src/llm/config.ts";
 import { sourceTensors } from "../src/llm/decoder-weights.ts";
-import { writeRandomCheckpoint } from "../src/llm/random-checkpoint.ts";
+import { PUBLISHED } from "../src/llm/published.ts";
+import { randomShards, type WeightFormat, writeRandomCheckpoint } from "../src/llm/random-checkpoint.ts";
 import { temporaryFolder } from "./temporary.ts";
 
 const t = suite("random checkpoints");
@@ -29,10 +30,31 @@ const LLAMA = {
   tie_word_embeddings: false,
 };
 
+const CHATGLM2 = {
+  architectures: ["ChatGLMModel"],
+  hidden_size: 32,
+  ffn_hidden_size: 48,
+  num_layers: 2,
+  num_attention_heads: 4,
+  kv_channels: 8,
+  multi_query_attention: true,
+  multi_query_group_num: 2,
+  add_qkv_bias: true,
+  padded_vocab_size: 50,
+  seq_length: 64,
+  tie_word_embeddings: false,
+};
+
 /** Writes one and reads all its weights. */
-async function written(name: string, json: Record<string, unknown>, shardBytes = 2 ** 30, seed = 1) {
+async function written(
+  name: string,
+  json: Record<string, unknown>,
+  shardBytes = 2 ** 30,
+  seed = 1,
+  format: WeightFormat = "safetensors",
+) {
   const directory = join(folder, name);
-  await writeRandomCheckpoint(directory, json, { seed, shardBytes });
+  await writeRandomCheckpoint(directory, json, { seed, shardBytes, format });
   const { checkpoint, sources } = await openDecoderCheckpoint(directory, await readDecoderConfig(directory));
   await using _closed = checkpoint;
   const weights = new Map<string, Float32Array>();
@@ -71,6 +93,25 @@ t("shards hold the same; equal arguments give equal files, another seed does not
   const bytes = (directory: string) => readFileSync(join(directory, "model.safetensors"));
   assert.ok(bytes((await written("again", LLAMA)).directory).equals(bytes(whole.directory)));
   assert.not(bytes((await written("other", LLAMA, 2 ** 30, 2)).directory).equals(bytes(whole.directory)));
+});
+
+t("as torch.save would: the same weights, in files of the published names", async () => {
+  const { weights } = await written("twin", CHATGLM2);
+  const whole = await written("bin", CHATGLM2, 2 ** 30, 1, "torch");
+  assert.equal(whole.weights, weights);
+  assert.equal(readdirSync(whole.directory).sort(), ["config.json", "pytorch_model.bin"]);
+  const shards = await written("bin-shards", CHATGLM2, 20_000, 1, "torch");
+  assert.equal(shards.weights, weights);
+  const files = readdirSync(shards.directory).filter((name) => name.endsWith(".bin"));
+  const count = String(files.length).padStart(5, "0");
+  assert.ok(files.length > 2 && files.includes(`pytorch_model-00001-of-${count}.bin`), files.join(" "));
+  const index = JSON.parse(readFileSync(join(shards.directory, "pytorch_model.bin.index.json"), "utf8"));
+  assert.equal([...new Set(Object.values(index.weight_map))].sort(), files.sort());
+});
+
+t("ChatGLM2-6B in files of at most 2 GB is the seven that are published", async () => {
+  const { config } = PUBLISHED.chatglm2;
+  assert.is(randomShards(config, 2e9).length, 7);
 });
 
 t.run();

@@ -5,7 +5,8 @@
 //
 // NAME is gpt2, llama2, chatglm2 or any other that `laser plan --help` lists. --tokenizer copies the tokenizer's files
 // from a directory of the real model, without which the checkpoint runs in programs but not in `laser train`. Weights are
-// made in pieces, so memory stays small; Llama 2 7B takes 13 GB of disk.
+// made in pieces, so memory stays small; Llama 2 7B takes 13 GB of disk. Files are of the published format, and at most as
+// large as published: 10 GB of safetensors, 2 GB of pytorch_model.bin (ChatGLM2's seven).
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -25,7 +26,7 @@ const { values, positionals } = parseArgs({
     out: { type: "string" },
     tokenizer: { type: "string" },
     seed: { type: "string", default: "1" },
-    "shard-gb": { type: "string", default: "10" },
+    "shard-gb": { type: "string" },
   },
 });
 const [name] = positionals;
@@ -36,10 +37,12 @@ if (!published || !values.out) {
   );
   process.exit(1);
 }
+const format = published.weights.endsWith(".bin") ? "torch" : "safetensors";
 const started = performance.now();
 await writeRandomCheckpoint(values.out, published.config, {
   seed: Number(values.seed),
-  shardBytes: Number(values["shard-gb"]) * 1e9,
+  shardBytes: Number(values["shard-gb"] ?? (format === "torch" ? 2 : 10)) * 1e9,
+  format,
   onFile: (file, bytes) => console.log(`${file}: ${size(bytes)}`),
 });
 if (values.tokenizer) {

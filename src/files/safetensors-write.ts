@@ -1,7 +1,9 @@
 import { writeFileAtomic } from "./atomic.ts";
 import { ITEM_BYTES, type StoredType } from "./stored-tensor.ts";
 
-/** One tensor for `writeSafetensors`. */
+type Data = ArrayBufferView | Iterable<ArrayBufferView> | AsyncIterable<ArrayBufferView>;
+
+/** One tensor for `writeSafetensors` and `writeTorchBin`. */
 export interface TensorToWrite {
   name: string;
   dtype: StoredType;
@@ -10,7 +12,7 @@ export interface TensorToWrite {
    * Its elements (any typed array over the right bytes, little-endian), or a function that gives them when their turn
    * comes, whole or in pieces, so that a large model need not be in memory at once.
    */
-  data: ArrayBufferView | (() => ArrayBufferView | Promise<ArrayBufferView> | Iterable<ArrayBufferView>);
+  data: ArrayBufferView | (() => Data | Promise<Data>);
 }
 
 /**
@@ -60,7 +62,7 @@ async function* pieces(
     const views = ArrayBuffer.isView(given) ? [given] : given;
     const bytes = tensorBytes(dtype, shape);
     let written = 0;
-    for (const view of views) {
+    for await (const view of views) {
       written += view.byteLength;
       if (written > bytes) break;
       yield new Uint8Array(view.buffer, view.byteOffset, view.byteLength);

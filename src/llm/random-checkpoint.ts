@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { Random } from "../data/random.ts";
 import { writeFileAtomic } from "../files/atomic.ts";
 import { ITEM_BYTES, type StoredType, type TensorToWrite, writeSafetensors } from "../files/safetensors.ts";
+import { writeTorchBin } from "../files/torch-bin-write.ts";
 import { sizeOf } from "../gpu/tensor.ts";
 import { architectureOfClass } from "./architectures/table.ts";
 import { parseDecoderConfig } from "./config.ts";
@@ -16,9 +17,24 @@ export interface RandomCheckpointOptions {
   readonly seed: number;
   /** Bytes of a file at most (a larger tensor has a file of its own). */
   readonly shardBytes: number;
+  /** The files' format; safetensors unless said otherwise. */
+  readonly format?: WeightFormat;
   /** Called when a file is complete. */
   readonly onFile?: (name: string, bytes: number) => void;
 }
+
+export type WeightFormat = "safetensors" | "torch";
+
+/** How the files of a format are named, as published, and written. */
+const FORMATS = {
+  safetensors: {
+    stem: "model",
+    extension: ".safetensors",
+    write: (path: string, tensors: readonly TensorToWrite[]) =>
+      writeSafetensors(path, tensors, { format: "pt" }),
+  },
+  torch: { stem: "pytorch_model", extension: ".bin", write: writeTorchBin },
+} as const;
 
 /** Values made at a time. */
 const PIECE = 2 ** 20;
@@ -26,42 +42,50 @@ const PIECE = 2 ** 20;
 const DTYPES: Readonly<Record<string, StoredType>> = { float32: "F32", float16: "F16", bfloat16: "BF16" };
 
 /**
- * Writes config.json and the weights that it describes into a directory: one model.safetensors, or shards with their
- * index. `json.torch_dtype` is the type of the weights, F32 without it; as published, an untied head is there too, and
+ * Writes config.json and the weights that it describes into a directory: one model.safetensors (or
+ * pytorch_model.bin), or shards with their index. `json.torch_dtype` is the type of the weights, F32 without it; as published, an untied head is there too, and
  * GPT-2's mask buffers. Tensors are made in pieces: memory stays small. Equal arguments give equal files.
  */
 export async function writeRandomCheckpoint(
   directory: string,
   json: Readonly<Record<string, unknown>>,
-  { seed, shardBytes, onFile }: RandomCheckpointOptions,
+  { seed, shardBytes, format = "safetensors", onFile }: RandomCheckpointOptions,
 ): Promise<void> {
-  const dtype = DTYPES[(json.torch_dtype as string | undefined) ?? "float32"];
   await mkdir(directory, { recursive: true });
   await writeFileAtomic(join(directory, "config.json"), `${JSON.stringify(json, null, 2)}\n`);
+  const shards = randomShards(json, shardBytes, seed);
+  const { stem, extension, write } = FORMATS[format];
+  const map: Record<string, string> = {};
+  for (const [i, shard] of shards.entries()) {
+    const number = (n: number) => String(n).padStart(5, "0");
+    const part = shards.length === 1 ? "" : `-${number(i + 1)}-of-${number(shards.length)}`;
+    const file = `${stem}${part}${extension}`;
+    await write(join(directory, file), shard);
+    for (const { name } of shard) map[name] = file;
+    onFile?.(file, bytesOf(shard));
+  }
+  if (shards.length === 1) return;
+  const index = { metadata: { total_size: bytesOf(shards.flat()) }, weight_map: map };
+  await writeFileAtomic(
+    join(directory, `${stem}${extension}.index.json`),
+    `${JSON.stringify(index, null, 2)}\n`,
+  );
+}
+
+/** The tensors of `writeRandomCheckpoint`, file by file; their values are made when they are written. */
+export function randomShards(
+  json: Readonly<Record<string, unknown>>,
+  shardBytes: number,
+  seed = 1,
+): TensorToWrite[][] {
+  const dtype = DTYPES[(json.torch_dtype as string | undefined) ?? "float32"];
   const tensors = tensorsOf(json).map(({ name, shape, exponent }) => ({
     name,
     shape,
     dtype,
     data: () => values(new Random(seed, "random weights", name), sizeOf(shape), dtype, exponent),
   }));
-  const shards = cut(tensors, shardBytes);
-  const map: Record<string, string> = {};
-  for (const [i, shard] of shards.entries()) {
-    const number = (n: number) => String(n).padStart(5, "0");
-    const file =
-      shards.length === 1
-        ? "model.safetensors"
-        : `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
-    await writeSafetensors(join(directory, file), shard, { format: "pt" });
-    for (const { name } of shard) map[name] = file;
-    onFile?.(file, bytesOf(shard));
-  }
-  if (shards.length === 1) return;
-  const index = { metadata: { total_size: bytesOf(tensors) }, weight_map: map };
-  await writeFileAtomic(
-    join(directory, "model.safetensors.index.json"),
-    `${JSON.stringify(index, null, 2)}\n`,
-  );
+  return cut(tensors, shardBytes);
 }
 
 /** Every tensor that the published file of such a model holds; values are about 2^exponent, or 1 without one. */

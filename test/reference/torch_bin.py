@@ -3,7 +3,7 @@
 Writes torch-bin/: pytorch_model.bin (every dtype, tied tensors, a slice of a storage, a Parameter, a scalar, an empty
 tensor), the same tensors in two shards with their index, and model.safetensors with the same values.
 
---check loads any .bin (this project's weights/torch-bin.mjs writes some) with torch.load and compares it with a
+--check loads any .bin (this project's src/files/torch-bin-write.ts writes some) with torch.load and compares it with a
 safetensors file, bit for bit.
 """
 
