@@ -2,6 +2,7 @@ import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { type EvaluationCases, evaluationCases } from "../eval/cases.ts";
+import { mean, recall } from "../eval/metrics.ts";
 import { buildReport, reportJson } from "../eval/report.ts";
 import { formatReport } from "../eval/report-text.ts";
 import type { MethodRanks } from "../eval/summary.ts";
@@ -12,7 +13,7 @@ import { loadBackbone, openBackbone } from "../train/backbone.ts";
 import { type Config, checkConfig, defaultConfig } from "../train/config.ts";
 import { openData, SHOP } from "../train/data-source.ts";
 import { encodeAll } from "../train/encode.ts";
-import { rankLaser, rankReferences } from "../train/evaluate.ts";
+import { rankCounts, rankLaser, rankReferences } from "../train/evaluate.ts";
 import { type Job, runOf } from "../train/job.ts";
 import { SILENT } from "../train/progress.ts";
 import { trainedRecommender } from "../train/recommender.ts";
@@ -96,12 +97,17 @@ async function demo(flags: { readonly adapter?: string }): Promise<void> {
   const { users, items, interactions } = data.dataset.statistics;
   progress.line(`the shop: ${users} users, ${items} items, ${interactions} interactions`);
 
+  // A first answer within seconds: what needs no training.
+  const evaluation = evaluationCases(data.dataset);
+  for (const { name, ranks } of rankCounts(data.dataset, evaluation, false)) {
+    progress.line(`${name}: Recall@10 ${mean(ranks.rank, (rank) => recall(rank, 10)).toFixed(4)}`);
+  }
+
   progress.line("1/4 BERT4Rec, the ID recommender underneath");
   const folder = join(DEMO.folder, "recommender");
   const recommender = await trainedRecommender(gpu, data.dataset, DEMO.pretrain, { progress, folder });
   const backbone = await loadBackbone(gpu, files, DEMO.laser.weights, progress);
   const job = { gpu, data, recommender, backbone, progress };
-  const evaluation = evaluationCases(data.dataset);
 
   progress.line("2/4 Laser");
   const laser = await trainOne(job, evaluation, "Laser", join(DEMO.folder, "laser"), DEMO.laser);
