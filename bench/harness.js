@@ -11,7 +11,7 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 
-const flags = process.argv.slice(2);
+export const flags = process.argv.slice(2);
 if (flags.includes("--help") || flags.includes("-h")) {
   const [header] = readFileSync(process.argv[1], "utf8").split(/^(?!\/\/)/m);
   console.log(header.replace(/^\/\/ ?/gm, "").trimEnd());
@@ -31,7 +31,10 @@ export const laser = await import(built.href);
 export const json = flags.includes("--json");
 export const quick = flags.includes("--quick");
 const adapter = flags.find((flag) => flag.startsWith("--adapter="))?.slice("--adapter=".length);
-const unknown = flags.filter((flag) => !/^--(json|quick|adapter=.+)$/.test(flag));
+// --report is of bench/all.js alone.
+const known = /^--(json|quick|adapter=.+)$/;
+const ownFlags = process.argv[1].endsWith("all.js") ? ["--report"] : [];
+const unknown = flags.filter((flag) => !known.test(flag) && !ownFlags.includes(flag));
 if (unknown.length) {
   console.error(`unknown option ${unknown[0]}: a benchmark takes --json, --quick and --adapter=NAME`);
   process.exit(1);

@@ -7,51 +7,20 @@
 // that run, as the ops state them, against the limit of f32 multiply-adds. The same batch is trained throughout, and its
 // loss must fall.
 import { account } from "./account.js";
-import { randomTexts, spread, thousands } from "./backbone.js";
-import { json, laser, open, quick } from "./harness.js";
-import { DEMO, MIDDLE, PAPER, randomLaser, TINY, unitRows } from "./model.js";
+import { spread, thousands } from "./backbone.js";
+import { json, open, quick } from "./harness.js";
+import { DEMO, MIDDLE, PAPER, TINY } from "./model.js";
+import { openTraining } from "./training.js";
 
 const ROUNDS = quick ? 5 : 9;
-const LOSS = { temperature: 0.05, lambda: 0.1, loadBalancing: "sequence" };
 const bench = await open("One training step of Laser, random weights");
 const { gpu } = bench;
 const sizes = quick ? [TINY] : gpu.software ? [DEMO, MIDDLE] : [DEMO, MIDDLE, PAPER];
 
-/** Milliseconds of processor time, all threads of this process, since `from`. */
-function processorTime(from) {
-  const { user, system } = process.cpuUsage(from);
-  return (user + system) / 1000;
-}
-
 async function size(shape) {
-  const { model, vocabulary, release } = await randomLaser(gpu, shape);
-  const { batch, history, longest, items: count } = shape;
-  const text = { count: batch, shortest: Math.round(0.75 * longest), longest };
-  const texts = randomTexts({ ...text, vocabulary, history, items: count });
-  const tokens = texts.reduce((sum, { ids }) => sum + ids.length + model.addedTokens, 0);
-  const width = model.backbone.hiddenSize;
-  const items = gpu.parameter([count, width], "f32", unitRows(count, width));
-  const targets = Uint32Array.from(texts, (_, b) => (b * 7919) % count);
-  const adam = new laser.Adam(gpu, model.parameters, laser.ADAM);
-  let update = 0;
-  const record = (step) => {
-    const { iicSum } = model.trainStep(step, texts, targets, items, LOSS, { seed: 1, step: update++ });
-    adam.update(step, 1e-3);
-    return iicSum;
-  };
-  const whole = async () => {
-    const cpu = process.cpuUsage();
-    const start = performance.now();
-    const step = gpu.step("train");
-    const read = step.readFloats(record(step));
-    const recorded = performance.now();
-    const recordCpu = processorTime(cpu);
-    await step.submit();
-    const end = performance.now();
-    const loss = (await read)[0] / batch;
-    const gpuCpu = processorTime(cpu) - recordCpu;
-    return { total: end - start, record: recorded - start, gpu: end - recorded, recordCpu, gpuCpu, loss };
-  };
+  const { batch, items: count } = shape;
+  const training = await openTraining(gpu, shape);
+  const { tokens, step: whole } = training;
   const first = await whole(); // Compiles.
   const counts = await account(gpu, whole);
   await whole();
@@ -60,7 +29,7 @@ async function size(shape) {
   const last = rounds[ROUNDS - 1].loss;
   if (!(last < first.loss))
     throw new Error(
-      `${shape.name}: the loss is ${last} after ${update} steps on one batch, was ${first.loss}`,
+      `${shape.name}: the loss is ${last} after ${ROUNDS + 3} steps on one batch, was ${first.loss}`,
     );
   const times = (key) => spread(rounds.map((round) => round[key]));
   const total = times("total");
@@ -76,15 +45,13 @@ async function size(shape) {
     ...counts,
     gflops,
     share: gflops / bench.limits.gflops,
-    trainable: model.parameters.count,
+    trainable: training.trainable,
     gpuBytes: gpu.buffers.bytes,
     loss: { first: first.loss, last },
   };
   bench.results.push(result);
   if (!json) print(result, shape);
-  gpu.release(items);
-  adam.release();
-  release();
+  training.release();
 }
 
 function print(result, { backbone, mformer, queries }) {

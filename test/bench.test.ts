@@ -1,6 +1,6 @@
 /** Every benchmark but the products' (longest) runs by itself to its end, checks what it times and prints the JSON it promises. */
 import { spawn } from "node:child_process";
-import { cpSync, existsSync, mkdirSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
@@ -13,8 +13,8 @@ interface Finished {
   readonly stderr: string;
 }
 
-function run(file: string, flags: readonly string[]): Promise<Finished> {
-  const child = spawn(process.execPath, [file, ...flags], { stdio: ["ignore", "pipe", "pipe"] });
+function run(file: string, flags: readonly string[], cwd?: string): Promise<Finished> {
+  const child = spawn(process.execPath, [file, ...flags], { cwd, stdio: ["ignore", "pipe", "pipe"] });
   let stdout = "";
   let stderr = "";
   child.stdout.on("data", (piece) => {
@@ -88,6 +88,24 @@ for (const [name, { results: count, paths }] of Object.entries(EXPECTED)) {
   });
 }
 
+t("--report draws how a training step grows, a panel a dimension", async () => {
+  const folder = temporaryFolder();
+  const { code, stderr } = await run(repositoryPath("bench/all.js"), ["--report", "--quick"], folder);
+  assert.is(code, 0, stderr);
+  const { results } = JSON.parse(readFileSync(join(folder, "runs", "bench", "growth.json"), "utf8"));
+  const fields = (results as readonly { readonly field: string }[]).map(({ field }) => field);
+  assert.equal(fields, ["longest", "items", "batch", "history"]);
+  const svg = readFileSync(join(folder, "runs", "bench", "growth.svg"), "utf8");
+  assert.is(svg.match(/class="median"/g)?.length, 4);
+  // Every point of every curve is a circle, and no coordinate went wrong.
+  const points = (results as readonly { readonly points: readonly Json[] }[]).flatMap(
+    (curve) => curve.points,
+  );
+  for (const point of points) assertPositive(point, ["value", "tokens", ...TIMES]);
+  assert.is(svg.match(/<circle /g)?.length, points.length);
+  assert.not.match(svg, /NaN|undefined|Infinity/);
+});
+
 t("full: a backbone from its files, its memory as planned", async () => {
   const directory = repositoryPath("test/reference/dumps/gpt2-tiny");
   const flags = [directory, "--batch", "2", "--tokens", "5", "--rounds", "1", "--prefix", "none"];
@@ -100,16 +118,18 @@ t("full: a backbone from its files, its memory as planned", async () => {
 });
 
 t("--help says what is measured, an unknown option is refused", async () => {
-  for (const name of [...Object.keys(EXPECTED), "product", "all"]) {
+  for (const name of [...Object.keys(EXPECTED), "product", "growth", "all"]) {
     const { code, stdout } = await run(repositoryPath(`bench/${name}.js`), ["--help"]);
     assert.is(code, 0);
     assert.match(stdout, name === "all" ? "npm run bench" : `node bench/${name}.js`);
     assert.match(stdout, "--quick");
     assert.not.match(stdout, "import");
   }
-  const { code, stderr } = await run(repositoryPath("bench/frozen.js"), ["--fast"]);
-  assert.is(code, 1);
-  assert.match(stderr, /^unknown option --fast: [^\n]*\n$/);
+  for (const flag of ["--fast", "--report"]) {
+    const { code, stderr } = await run(repositoryPath("bench/frozen.js"), [flag]);
+    assert.is(code, 1);
+    assert.match(stderr, new RegExp(`^unknown option ${flag}: [^\n]*\n$`));
+  }
 });
 
 t("without dist/ there is one clear line and exit code 1", async () => {
@@ -117,7 +137,7 @@ t("without dist/ there is one clear line and exit code 1", async () => {
   mkdirSync(folder);
   cpSync(repositoryPath("bench"), join(folder, "bench"), { recursive: true });
   assert.not(existsSync(join(folder, "dist")));
-  for (const name of [...Object.keys(EXPECTED), "all", "full"]) {
+  for (const name of [...Object.keys(EXPECTED), "growth", "all", "full"]) {
     const { code, stdout, stderr } = await run(join(folder, "bench", `${name}.js`), []);
     assert.is(code, 1);
     assert.is(stdout, "");
