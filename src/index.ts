@@ -117,6 +117,7 @@ export * from "./ops/norm.ts";
 export * from "./ops/packed.ts";
 export * from "./ops/product.ts";
 export * from "./ops/product-choice.ts";
+export * from "./ops/product-naive.ts";
 export * from "./ops/reduce.ts";
 export * from "./ops/rope.ts";
 export * from "./ops/router.ts";

@@ -2,6 +2,8 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { chooseProduct } from "../src/ops/product-choice.ts";
+import { productNaive } from "../src/ops/product-naive.ts";
+import { assertClose, noise } from "./close.ts";
 import { openTestGpu } from "./gpu.ts";
 import {
   checkProduct,
@@ -10,6 +12,7 @@ import {
   productFamilies,
   runProduct,
 } from "./product-case.ts";
+import { KERNEL_F32 } from "./tolerances.ts";
 
 const t = suite("product");
 const gpu = await openTestGpu();
@@ -36,6 +39,29 @@ for (const sharedSubgroup of productFamilies(gpu)) {
   for (const c of cases) {
     t(`shared subgroup ${sharedSubgroup}: ${describeProduct(c)}`, () => checkProduct(gpu, sharedSubgroup, c));
   }
+}
+
+for (const { shape, orientation } of cases) {
+  t(`naive: ${orientation} [${shape}]`, async () => {
+    const [m, n, k] = shape;
+    const transposeA = orientation === "A^T B";
+    const transposeB = orientation === "A B^T";
+    const [a, b] = [noise(m * k, 1), noise(k * n, 2)];
+    const expected = new Float64Array(m * n);
+    for (let i = 0; i < m; i++) {
+      for (let j = 0; j < n; j++) {
+        for (let l = 0; l < k; l++)
+          expected[i * n + j] +=
+            a[transposeA ? l * m + i : i * k + l] * b[transposeB ? j * k + l : l * n + j];
+      }
+    }
+    const step = gpu.step("naive product");
+    const out = step.tensor([m, n]);
+    productNaive(step, step.upload(a), step.upload(b), out, { m, n, k }, { transposeA, transposeB });
+    const read = step.readFloats(out);
+    await step.submit();
+    assertClose("C", await read, expected, KERNEL_F32);
+  });
 }
 
 t("a product repeats to the bit, also when its reduction is split", async () => {
