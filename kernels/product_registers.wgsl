@@ -49,14 +49,38 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
   // Rows and columns past the end read the last ones and are not stored.
   let m_step = select(params.lda, 1u, TRANSPOSE_A);
   let k_step = select(1u, params.lda, TRANSPOSE_A);
-  var starts: array<u32, ROWS>;
-  for (var i = 0u; i < ROWS; i++) { starts[i] = params.a_offset + min(row + i, params.m - 1u) * m_step; }
+  let last = params.m - 1u;
+  // Written out: SwiftShader does not unroll loops, and an array that a loop indexes costs it a gather and a scatter.
+  let r0 = params.a_offset + min(row, last) * m_step;
+  let r1 = params.a_offset + min(row + 1u, last) * m_step;
+  let r2 = params.a_offset + min(row + 2u, last) * m_step;
+  let r3 = params.a_offset + min(row + 3u, last) * m_step;
+  let r4 = params.a_offset + min(row + 4u, last) * m_step;
+  let r5 = params.a_offset + min(row + 5u, last) * m_step;
+  let r6 = params.a_offset + min(row + 6u, last) * m_step;
+  let r7 = params.a_offset + min(row + 7u, last) * m_step;
   let n = min(vec4u(column, column + 1u, column + 2u, column + 3u), vec4u(params.n - 1u));
-  var sums: array<vec4f, ROWS>;
+  var s0 = vec4f();
+  var s1 = vec4f();
+  var s2 = vec4f();
+  var s3 = vec4f();
+  var s4 = vec4f();
+  var s5 = vec4f();
+  var s6 = vec4f();
+  var s7 = vec4f();
   for (var k = first; k < end; k++) {
     let w = vec4f(load_b(k, n.x), load_b(k, n.y), load_b(k, n.z), load_b(k, n.w));
-    for (var i = 0u; i < ROWS; i++) { sums[i] = fma(vec4f(a[starts[i] + k * k_step]), w, sums[i]); }
+    let at = k * k_step;
+    s0 = fma(vec4f(a[r0 + at]), w, s0);
+    s1 = fma(vec4f(a[r1 + at]), w, s1);
+    s2 = fma(vec4f(a[r2 + at]), w, s2);
+    s3 = fma(vec4f(a[r3 + at]), w, s3);
+    s4 = fma(vec4f(a[r4 + at]), w, s4);
+    s5 = fma(vec4f(a[r5 + at]), w, s5);
+    s6 = fma(vec4f(a[r6 + at]), w, s6);
+    s7 = fma(vec4f(a[r7 + at]), w, s7);
   }
+  var sums = array<vec4f, ROWS>(s0, s1, s2, s3, s4, s5, s6, s7);
   for (var i = 0u; i < min(ROWS, params.m - row); i++) {
     for (var j = 0u; j < 4u; j++) {
       if (column + j < params.n) {
