@@ -4,6 +4,9 @@
 // shape is checked against a float64 reference before it is timed. GFLOP/s counts 2 B I d for the scores, and as much
 // again for each product of the gradient.
 // Beside each stands the same product alone, by kernels/product*.wgsl: the bound that the reductions are measured by.
+// On adapters whose own way are panels (docs/kernels/item-set.md), the fused kernels of the others are checked and timed
+// beside them, with the product that goes with them (a tile in workgroup memory); their gradient makes the scores twice,
+// which is not counted: the same GFLOP/s mean the same time.
 import { laser, noise, open, quick } from "./harness.js";
 
 const { crossEntropy, crossEntropyGradient, linear, normalizeRows, rankTargets, topItems } = laser;
@@ -57,8 +60,7 @@ async function shape(gpu, queries, count, width, scale) {
   const target = gpu.parameter([queries], "u32", targets);
   const dLosses = gpu.parameter([queries], "f32", new Float32Array(queries).fill(1 / queries));
   const dItems = gpu.parameter([count, width]);
-  const name = `${queries} x ${count} x ${width}`;
-  await check(gpu, name, { h, items, target, targets, width, scale });
+  const shapeName = `${queries} x ${count} x ${width}`;
   const scores = 2 * queries * count * width;
   const entropy = (step) => crossEntropy(step, h, items, target, scale);
   const gradient = (step, into) => {
@@ -74,12 +76,24 @@ async function shape(gpu, queries, count, width, scale) {
     ["exact ranks", (step) => rankTargets(step, h, items, target), scores],
     ["top 10", (step) => topItems(step, h, items, 10), scores],
   ];
-  for (const [what, record, flops] of cases) await bench.run(`${name} ${what}`, { flops }, record);
+  for (const [sharedSubgroup, way] of ways) {
+    gpu.sharedSubgroup = sharedSubgroup;
+    const name = `${shapeName}${way}`;
+    await check(gpu, name, { h, items, target, targets, width, scale });
+    for (const [what, record, flops] of cases) await bench.run(`${name} ${what}`, { flops }, record);
+  }
   for (const tensor of [...tensors, target, dLosses, dItems]) gpu.release(tensor);
 }
 
 const bench = await open("The item set: B queries x I items x d, f32");
 const { gpu } = bench;
+/** The adapter's own way, and the fused one where that is another. */
+const ways = gpu.sharedSubgroup
+  ? [
+      [gpu.sharedSubgroup, ""],
+      [0, ", fused:"],
+    ]
+  : [[0, ""]];
 try {
   if (quick) await shape(gpu, 8, 1000, 64, 20);
   else {

@@ -7,11 +7,9 @@ import type { Tensor } from "../src/gpu/tensor.ts";
 import { NO_ITEM, type RaggedIds, rankTargets, topItems } from "../src/ops/item-set.ts";
 import { linear } from "../src/ops/linear.ts";
 import { noise } from "./close.ts";
-import { openTestGpu } from "./gpu.ts";
+import { itemSetWays } from "./item-set-ways.ts";
 
 const t = suite("item-set-rank");
-const gpu = await openTestGpu();
-t.after(() => gpu.close());
 
 function ragged(step: Step, lists: readonly (readonly number[])[]): RaggedIds {
   const offsets = new Uint32Array(lists.length + 1);
@@ -138,95 +136,6 @@ function everyThird(count: number): Uint32Array<ArrayBuffer> {
   return words;
 }
 
-for (const [queries, count, width, k, biased, seen, masked] of [
-  [1, 1, 1, 1, false, false, false],
-  [2, 1, 3, 4, true, false, false],
-  [3, 7, 5, 7, true, true, false],
-  [37, 131, 8, 10, false, true, true],
-  [5, 2051, 4, 300, true, true, false],
-  [3, 1500, 16, 1000, false, false, true],
-  [67, 403, 12, 1, true, true, true],
-  [2, 5003, 3, 64, false, true, false],
-] as const) {
-  const name = `B ${queries} I ${count} d ${width} k ${k}${biased ? ", bias" : ""}${seen ? ", seen" : ""}${masked ? ", allowed" : ""}`;
-  t(`ranks and lists are exact: ${name}`, async () => {
-    const c = whole(example(queries, count, width, biased, seen));
-    const s = scores(c);
-    const words = masked ? everyThird(count) : null;
-    const found = await compute(gpu, c, k, words);
-    const { above, equal } = expectedCounts(c, s);
-    assert.equal(found.above, above);
-    assert.equal(found.equal, equal);
-    assert.equal(found.nonFinite, new Uint32Array(queries));
-    const { ids, best } = expectedTop(c, s, k, (i) => !masked || i % 3 === 0);
-    assert.equal(found.ids, ids);
-    assert.equal(found.scores, best);
-    assert.equal(found.topNonFinite, new Uint32Array(queries));
-  });
-}
-
-for (const [count, width] of [
-  [700, 16],
-  [703, 16],
-  [701, 31],
-]) {
-  t(`twins tie exactly wherever they lie, and with their target, I ${count} d ${width}`, async () => {
-    // Real numbers now: every score rounds. Twins of the target must still tie, in a panel's body and in its odd end.
-    const c = example(40, count, width, true, false);
-    const twins = (target: number) => {
-      const same = (i: number) =>
-        c.bias![i] === c.bias![target] &&
-        Array.from({ length: width }, (_, k) => c.items[i * width + k] === c.items[target * width + k]).every(
-          Boolean,
-        );
-      return Array.from({ length: count }, (_, i) => i).filter((i) => i !== target && same(i)).length;
-    };
-    assert.ok(twins(0) > 10);
-    const found = await compute(gpu, c, 5, null);
-    assert.equal(found.equal, Uint32Array.from(c.target, twins));
-    const step = gpu.step("scores");
-    const exact = linear(
-      step,
-      step.upload(c.h, [c.queries, width]),
-      step.upload(c.items, [count, width]),
-      step.upload(c.bias!),
-    );
-    const s = step.readFloats(exact);
-    await step.submit();
-    assert.equal(found.above, expectedCounts(c, await s).above);
-  });
-}
-
-t("f16 items, panels and windows past the binding limit", async () => {
-  const c = whole(example(21, 1203, 31, true, true));
-  const halves = Uint32Array.from(packHalves(floatsToHalves(c.items).halves));
-  assert.is(halfToFloat(halves[0] & 0xffff), c.items[0]);
-  const small = await openTestGpu({ maxBindingBytes: 40_000 });
-  try {
-    const whole = await compute(gpu, c, 50, null);
-    const { above, equal } = expectedCounts(c, scores(c));
-    assert.equal(whole.above, above);
-    assert.equal(whole.equal, equal);
-    for (const [dtype, data] of [
-      ["f16", halves],
-      ["f32", c.items],
-    ] as const) {
-      const items = small.parameter([c.count, c.width], dtype, data);
-      assert.equal(await compute(small, { ...c, queries: 7, ...slices(c, 7) }, 50, null, items), {
-        above: whole.above.slice(0, 7),
-        equal: whole.equal.slice(0, 7),
-        nonFinite: whole.nonFinite.slice(0, 7),
-        ids: whole.ids.slice(0, 350),
-        scores: whole.scores.slice(0, 350),
-        topNonFinite: whole.topNonFinite.slice(0, 7),
-      });
-      small.release(items);
-    }
-  } finally {
-    small.close();
-  }
-});
-
 function slices(c: Case, queries: number) {
   return {
     h: c.h.slice(0, queries * c.width),
@@ -235,26 +144,123 @@ function slices(c: Case, queries: number) {
   };
 }
 
-t("scores that are not finite are counted and listed nowhere", async () => {
-  const c = { ...example(3, 200, 4, false, false), target: Uint32Array.from([1, 1, 1]) };
-  c.items.fill(Number.NaN, 0, 4);
-  c.items.fill(Number.POSITIVE_INFINITY, 4 * 150, 4 * 151);
-  const found = await compute(gpu, c, 200, null);
-  assert.equal(found.nonFinite, Uint32Array.from([2, 2, 2]));
-  assert.equal(found.topNonFinite, found.nonFinite);
-  for (let q = 0; q < 3; q++) {
-    const list = [...found.ids.subarray(q * 200, (q + 1) * 200)];
-    assert.not.ok(list.includes(0) || list.includes(150));
-    assert.equal(list.slice(198), [NO_ITEM, NO_ITEM]);
-    assert.is(new Set(list).size, 199);
+for (const { name: way, open } of await itemSetWays()) {
+  const gpu = await open();
+  t.after(() => gpu.close());
+  for (const [queries, count, width, k, biased, seen, masked] of [
+    [1, 1, 1, 1, false, false, false],
+    [2, 1, 3, 4, true, false, false],
+    [3, 7, 5, 7, true, true, false],
+    [37, 131, 8, 10, false, true, true],
+    [5, 2051, 4, 300, true, true, false],
+    [3, 1500, 16, 1000, false, false, true],
+    [67, 403, 12, 1, true, true, true],
+    [2, 5003, 3, 64, false, true, false],
+  ] as const) {
+    const name = `${way}: B ${queries} I ${count} d ${width} k ${k}${biased ? ", bias" : ""}${seen ? ", seen" : ""}${masked ? ", allowed" : ""}`;
+    t(`${name}: ranks and lists are exact`, async () => {
+      const c = whole(example(queries, count, width, biased, seen));
+      const s = scores(c);
+      const words = masked ? everyThird(count) : null;
+      const found = await compute(gpu, c, k, words);
+      const { above, equal } = expectedCounts(c, s);
+      assert.equal(found.above, above);
+      assert.equal(found.equal, equal);
+      assert.equal(found.nonFinite, new Uint32Array(queries));
+      const { ids, best } = expectedTop(c, s, k, (i) => !masked || i % 3 === 0);
+      assert.equal(found.ids, ids);
+      assert.equal(found.scores, best);
+      assert.equal(found.topNonFinite, new Uint32Array(queries));
+    });
   }
-});
 
-t("a list of 0 or 1001 items is refused", () => {
-  const step = gpu.step("refused");
-  const h = step.upload(noise(4, 1), [1, 4]);
-  for (const k of [0, 1001, 2.5]) assert.throws(() => topItems(step, h, h, k), /expected 1 to 1000/);
-  return step.submit();
-});
+  for (const [count, width] of [
+    [700, 16],
+    [703, 16],
+    [701, 31],
+  ]) {
+    t(
+      `${way}: twins tie exactly wherever they lie, and with their target, I ${count} d ${width}`,
+      async () => {
+        // Real numbers now: every score rounds. Twins of the target must still tie, in a panel's body and in its odd end.
+        const c = example(40, count, width, true, false);
+        const twins = (target: number) => {
+          const same = (i: number) =>
+            c.bias![i] === c.bias![target] &&
+            Array.from(
+              { length: width },
+              (_, k) => c.items[i * width + k] === c.items[target * width + k],
+            ).every(Boolean);
+          return Array.from({ length: count }, (_, i) => i).filter((i) => i !== target && same(i)).length;
+        };
+        assert.ok(twins(0) > 10);
+        const found = await compute(gpu, c, 5, null);
+        assert.equal(found.equal, Uint32Array.from(c.target, twins));
+        const step = gpu.step("scores");
+        const exact = linear(
+          step,
+          step.upload(c.h, [c.queries, width]),
+          step.upload(c.items, [count, width]),
+          step.upload(c.bias!),
+        );
+        const s = step.readFloats(exact);
+        await step.submit();
+        assert.equal(found.above, expectedCounts(c, await s).above);
+      },
+    );
+  }
+
+  t(`${way}: f16 items, panels and windows past the binding limit`, async () => {
+    const c = whole(example(21, 1203, 31, true, true));
+    const halves = Uint32Array.from(packHalves(floatsToHalves(c.items).halves));
+    assert.is(halfToFloat(halves[0] & 0xffff), c.items[0]);
+    const small = await open({ maxBindingBytes: 40_000 });
+    try {
+      const whole = await compute(gpu, c, 50, null);
+      const { above, equal } = expectedCounts(c, scores(c));
+      assert.equal(whole.above, above);
+      assert.equal(whole.equal, equal);
+      for (const [dtype, data] of [
+        ["f16", halves],
+        ["f32", c.items],
+      ] as const) {
+        const items = small.parameter([c.count, c.width], dtype, data);
+        assert.equal(await compute(small, { ...c, queries: 7, ...slices(c, 7) }, 50, null, items), {
+          above: whole.above.slice(0, 7),
+          equal: whole.equal.slice(0, 7),
+          nonFinite: whole.nonFinite.slice(0, 7),
+          ids: whole.ids.slice(0, 350),
+          scores: whole.scores.slice(0, 350),
+          topNonFinite: whole.topNonFinite.slice(0, 7),
+        });
+        small.release(items);
+      }
+    } finally {
+      small.close();
+    }
+  });
+
+  t(`${way}: scores that are not finite are counted and listed nowhere`, async () => {
+    const c = { ...example(3, 200, 4, false, false), target: Uint32Array.from([1, 1, 1]) };
+    c.items.fill(Number.NaN, 0, 4);
+    c.items.fill(Number.POSITIVE_INFINITY, 4 * 150, 4 * 151);
+    const found = await compute(gpu, c, 200, null);
+    assert.equal(found.nonFinite, Uint32Array.from([2, 2, 2]));
+    assert.equal(found.topNonFinite, found.nonFinite);
+    for (let q = 0; q < 3; q++) {
+      const list = [...found.ids.subarray(q * 200, (q + 1) * 200)];
+      assert.not.ok(list.includes(0) || list.includes(150));
+      assert.equal(list.slice(198), [NO_ITEM, NO_ITEM]);
+      assert.is(new Set(list).size, 199);
+    }
+  });
+
+  t(`${way}: a list of 0 or 1001 items is refused`, () => {
+    const step = gpu.step("refused");
+    const h = step.upload(noise(4, 1), [1, 4]);
+    for (const k of [0, 1001, 2.5]) assert.throws(() => topItems(step, h, h, k), /expected 1 to 1000/);
+    return step.submit();
+  });
+}
 
 t.run();

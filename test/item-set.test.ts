@@ -13,6 +13,7 @@ import {
 import { assertClose, noise } from "./close.ts";
 import { assertGradient, dot } from "./finite-difference.ts";
 import { openTestGpu } from "./gpu.ts";
+import { itemSetWays } from "./item-set-ways.ts";
 import { KERNEL_F32 } from "./tolerances.ts";
 
 const t = suite("item-set");
@@ -105,41 +106,13 @@ function upload(device: Gpu, c: Case): Tensor {
   return device.parameter([c.count, c.width], "f32", Float32Array.from(c.items));
 }
 
-for (const [queries, count, width, scale, biased] of [
-  [1, 1, 1, 1, false],
-  [1, 1, 5, 3, true],
-  [3, 7, 5, 20, false],
-  [17, 65, 33, 2, true],
-  [33, 131, 16, 1, true],
-  [2, 1030, 8, 20, false],
-  [70, 402, 24, 0.5, true],
-] as const) {
-  t(
-    `cross-entropy and gradients, B ${queries} I ${count} d ${width}${biased ? " with bias" : ""}`,
-    async () => {
-      const c = example(queries, count, width, scale, biased);
-      const expected = reference(c);
-      const items = upload(gpu, c);
-      const found = await compute(gpu, c, items, 0.5, true);
-      assertClose("losses", found.losses, expected.losses, KERNEL_F32);
-      assertClose("lse", found.lse, expected.lse, KERNEL_F32);
-      assertClose("dh", found.dh, expected.dh, KERNEL_F32);
-      assert.equal(found.dhAlone, found.dh, "dh does not depend on whether the items train");
-      const added = expected.dItems.map((x) => x + 0.5);
-      assertClose("dItems, added", found.dItems, added, KERNEL_F32);
-      if (biased)
-        assertClose(
-          "dBias, added",
-          found.dBias,
-          expected.dBias.map((x) => x + 0.5),
-          KERNEL_F32,
-        );
-      const again = await compute(gpu, c, items, 99, false);
-      assertClose("dItems, overwritten", again.dItems, expected.dItems, KERNEL_F32);
-      if (biased) assertClose("dBias, overwritten", again.dBias, expected.dBias, KERNEL_F32);
-      gpu.release(items);
-    },
-  );
+/** The case with items rounded to f16, and those as stored. */
+function rounded(c: Case): { c: Case; halves: Uint32Array<ArrayBuffer> } {
+  const bits = floatsToHalves(Float32Array.from(c.items)).halves;
+  return {
+    c: { ...c, items: Float64Array.from(bits, halfToFloat) },
+    halves: Uint32Array.from(packHalves(bits)),
+  };
 }
 
 t("the reference is right: finite differences", () => {
@@ -152,80 +125,114 @@ t("the reference is right: finite differences", () => {
   assertGradient("dBias", (x) => loss(c.h, c.items, x), c.bias!, dBias);
 });
 
-t("large logits neither overflow nor lose the loss", async () => {
-  const c = { ...example(5, 300, 8, 1, false), scale: 300 };
-  const items = upload(gpu, c);
-  const found = await compute(gpu, c, items, 0, false);
-  const expected = reference(c);
-  assertClose("losses", found.losses, expected.losses, KERNEL_F32);
-  gpu.release(items);
-});
+for (const { name: way, open } of await itemSetWays()) {
+  const gpu = await open();
+  t.after(() => gpu.close());
+  for (const [queries, count, width, scale, biased] of [
+    [1, 1, 1, 1, false],
+    [1, 1, 5, 3, true],
+    [3, 7, 5, 20, false],
+    [17, 65, 33, 2, true],
+    [33, 131, 16, 1, true],
+    [2, 1030, 8, 20, false],
+    [70, 402, 24, 0.5, true],
+    [9, 131, 17, 1, true],
+    [131, 259, 67, 2, true],
+  ] as const) {
+    t(
+      `${way}: cross-entropy and gradients, B ${queries} I ${count} d ${width}${biased ? " with bias" : ""}`,
+      async () => {
+        const c = example(queries, count, width, scale, biased);
+        const expected = reference(c);
+        const items = upload(gpu, c);
+        const found = await compute(gpu, c, items, 0.5, true);
+        assertClose("losses", found.losses, expected.losses, KERNEL_F32);
+        assertClose("lse", found.lse, expected.lse, KERNEL_F32);
+        assertClose("dh", found.dh, expected.dh, KERNEL_F32);
+        assert.equal(found.dhAlone, found.dh, "dh does not depend on whether the items train");
+        const added = expected.dItems.map((x) => x + 0.5);
+        assertClose("dItems, added", found.dItems, added, KERNEL_F32);
+        if (biased)
+          assertClose(
+            "dBias, added",
+            found.dBias,
+            expected.dBias.map((x) => x + 0.5),
+            KERNEL_F32,
+          );
+        const again = await compute(gpu, c, items, 99, false);
+        assertClose("dItems, overwritten", again.dItems, expected.dItems, KERNEL_F32);
+        if (biased) assertClose("dBias, overwritten", again.dBias, expected.dBias, KERNEL_F32);
+        gpu.release(items);
+      },
+    );
+  }
 
-/** The case with items rounded to f16, and those as stored. */
-function rounded(c: Case): { c: Case; halves: Uint32Array<ArrayBuffer> } {
-  const bits = floatsToHalves(Float32Array.from(c.items)).halves;
-  return {
-    c: { ...c, items: Float64Array.from(bits, halfToFloat) },
-    halves: Uint32Array.from(packHalves(bits)),
-  };
-}
+  t(`${way}: large logits neither overflow nor lose the loss`, async () => {
+    const c = { ...example(5, 300, 8, 1, false), scale: 300 };
+    const items = upload(gpu, c);
+    const found = await compute(gpu, c, items, 0, false);
+    const expected = reference(c);
+    assertClose("losses", found.losses, expected.losses, KERNEL_F32);
+    gpu.release(items);
+  });
 
-t("f16 items in several panels, the last one cut before its odd items", async () => {
-  // 2 ** 21 / 9000 queries: panels of 128 items.
-  const { c, halves } = rounded(example(9000, 128 + 3, 16, 2, true));
-  const expected = reference(c);
-  const items = gpu.parameter([c.count, c.width], "f16", halves);
-  const found = await compute(gpu, c, items, 0, false);
-  gpu.release(items);
-  for (const name of ["losses", "lse", "dh", "dItems", "dBias"] as const)
-    assertClose(name, found[name], expected[name], KERNEL_F32);
-});
-
-for (const dtype of ["f32", "f16"] as const) {
-  t(`${dtype} items in windows of the binding limit give the same as items in one`, async () => {
-    const { c, halves } = rounded(example(6, 700, 31, 1, true));
-    const small = await openTestGpu({ maxBindingBytes: 35_000 });
-    const results = [];
-    try {
-      for (const device of [gpu, small]) {
-        const data = dtype === "f16" ? halves : Float32Array.from(c.items);
-        const items = device.parameter([c.count, c.width], dtype, data);
-        results.push(await compute(device, c, items, 0, false));
-        device.release(items);
-      }
-    } finally {
-      small.close();
-    }
+  t(`${way}: f16 items, many queries (several panels, the last one cut before its odd items)`, async () => {
+    // 2 ** 21 / 9000 queries: panels of 128 items.
+    const { c, halves } = rounded(example(9000, 128 + 3, 16, 2, true));
+    const expected = reference(c);
+    const items = gpu.parameter([c.count, c.width], "f16", halves);
+    const found = await compute(gpu, c, items, 0, false);
+    gpu.release(items);
     for (const name of ["losses", "lse", "dh", "dItems", "dBias"] as const)
-      assertClose(name, results[1][name], results[0][name], KERNEL_F32);
+      assertClose(name, found[name], expected[name], KERNEL_F32);
+  });
+
+  for (const dtype of ["f32", "f16"] as const) {
+    t(`${way}: ${dtype} items in windows of the binding limit give the same as items in one`, async () => {
+      const { c, halves } = rounded(example(6, 700, 31, 1, true));
+      const small = await open({ maxBindingBytes: 35_000 });
+      const results = [];
+      try {
+        for (const device of [gpu, small]) {
+          const data = dtype === "f16" ? halves : Float32Array.from(c.items);
+          const items = device.parameter([c.count, c.width], dtype, data);
+          results.push(await compute(device, c, items, 0, false));
+          device.release(items);
+        }
+      } finally {
+        small.close();
+      }
+      for (const name of ["losses", "lse", "dh", "dItems", "dBias"] as const)
+        assertClose(name, results[1][name], results[0][name], KERNEL_F32);
+    });
+  }
+
+  t(`${way}: a run repeats bit for bit`, async () => {
+    const c = example(130, 260, 20, 5, true);
+    const items = upload(gpu, c);
+    assert.equal(await compute(gpu, c, items, 0, false), await compute(gpu, c, items, 0, false));
+    gpu.release(items);
+  });
+
+  t(`${way}: memory is bounded: no matrix of all queries by all items`, async () => {
+    const device = await open();
+    try {
+      const before = device.buffers.bytes;
+      const [queries, count] = [1024, 6000];
+      const items = device.parameter([count, 4], "f32", noise(count * 4, 1));
+      const step = device.step("memory");
+      const h = step.upload(noise(queries * 4, 2), [queries, 4]);
+      const target = step.upload(new Uint32Array(queries));
+      const { lse } = crossEntropy(step, h, items, target, 1);
+      step.free(crossEntropyGradient(step, h, items, target, lse, step.upload(noise(queries, 3)), 1));
+      await step.submit();
+      const used = device.buffers.bytes - before;
+      assert.ok(used < (queries * count * 4) / 2, `${used} bytes`);
+    } finally {
+      device.close();
+    }
   });
 }
-
-t("a run repeats bit for bit", async () => {
-  const c = example(130, 260, 20, 5, true);
-  const items = upload(gpu, c);
-  assert.equal(await compute(gpu, c, items, 0, false), await compute(gpu, c, items, 0, false));
-  gpu.release(items);
-});
-
-t("memory is bounded: no matrix of all queries by all items", async () => {
-  const device = await openTestGpu();
-  try {
-    const before = device.buffers.bytes;
-    const [queries, count] = [1024, 6000];
-    const items = device.parameter([count, 4], "f32", noise(count * 4, 1));
-    const step = device.step("memory");
-    const h = step.upload(noise(queries * 4, 2), [queries, 4]);
-    const target = step.upload(new Uint32Array(queries));
-    const { lse } = crossEntropy(step, h, items, target, 1);
-    step.free(crossEntropyGradient(step, h, items, target, lse, step.upload(noise(queries, 3)), 1));
-    await step.submit();
-    const used = device.buffers.bytes - before;
-    assert.ok(used < (queries * count * 4) / 2, `${used} bytes`);
-  } finally {
-    device.close();
-  }
-});
 
 function normalized(x: Values, width: number): Float64Array {
   const y = new Float64Array(x.length);

@@ -34,12 +34,40 @@ export function storedWeights(dtype: DType): Variant | null {
   }
 }
 
+/** The tile of a kernel that walks the item set: rows times columns / 16 are its lanes. */
+export interface Tile {
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** Tiles of item_set_walk_*: queries x items. */
+export const WALK_TILES = {
+  many: { rows: 64, columns: 64 },
+  some: { rows: 32, columns: 128 },
+  few: { rows: 8, columns: 128 },
+} as const;
+
+/** Tiles of item_set_gradient: the rows that a workgroup owns x the columns that it walks. */
+export const GRADIENT_TILES = {
+  many: { rows: 32, columns: 64 },
+  fewRows: { rows: 8, columns: 128 },
+  fewColumns: { rows: 128, columns: 8 },
+} as const;
+
+/** A kernel that walks the item set, with this tile and items of this type. */
+export function tiled({ rows, columns }: Tile, dtype: DType): Variant {
+  return { ...storedWeights(dtype), constants: { ROWS: rows, COLUMNS: columns } };
+}
+
 const shared = SUBGROUPS.map(sharedAttention);
 const perHeadSize = Array.from({ length: LARGEST_HEAD / 4 }, (_, i) => 4 * (i + 1)).flatMap((headSize) => [
   laneAttention(headSize, 1),
   laneAttention(headSize, 4),
 ]);
 const stored = (["f16", "int8", "int4"] as const).map((dtype) => storedWeights(dtype)!);
+const [walked, differentiated] = [WALK_TILES, GRADIENT_TILES].map((tiles) =>
+  Object.values(tiles).flatMap((tile: Tile) => [tiled(tile, "f32"), tiled(tile, "f16")]),
+);
 
 /**
  * Every variant of a kernel's text that may be asked for. build.mjs reflects each, and fails unless its bindings,
@@ -58,4 +86,10 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   product_strided: stored,
   embed: stored,
   item_set_target: stored.slice(0, 1),
+  item_set_rank_seen: stored.slice(0, 1),
+  item_set_list: stored.slice(0, 1),
+  item_set_walk_lse: walked,
+  item_set_walk_rank: walked,
+  item_set_walk_best: walked,
+  item_set_gradient: differentiated,
 };

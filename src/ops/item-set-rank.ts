@@ -2,8 +2,10 @@ import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { withWeights } from "../gpu/variant.ts";
+import { itemSetWay } from "./item-set-choice.ts";
+import { fusedRankTargets } from "./item-set-fused-rank.ts";
 import { extents, itemPanels, panelPitch, panelScores } from "./item-set-panels.ts";
+import { targetScores } from "./item-set-target.ts";
 
 /** A list of item ids for each query: those of query b are ids[offsets[b]] .. ids[offsets[b + 1] - 1]. */
 export interface RaggedIds {
@@ -32,8 +34,8 @@ export interface TargetRanks {
 
 /**
  * Where each query's target stands among ALL items by score(b, i) = h_b . item_i (+ bias_i). h [B, d]; items [I, d] in
- * f32 or f16; target u32 [B]. Identical rows score the same to the bit, so ties are exact. Items pass in panels of
- * bounded size; the B x I matrix is never held.
+ * f32 or f16; target u32 [B]. Identical rows score the same to the bit, so ties are exact. Scratch is bounded: the B x I
+ * matrix is never held (item-set-choice.ts says how).
  */
 export function rankTargets(
   step: Step,
@@ -43,31 +45,34 @@ export function rankTargets(
   options: RankOptions = {},
 ): TargetRanks {
   const { bias = null, seen = null } = options;
-  const { queries, width } = extents(h, items);
-  const panels = itemPanels(items, queries, step.maxBindingBytes);
-  const shared = { bias: bias ?? h, targets: target };
-  const targetScores = step.tensor([queries]);
-  for (const { from, to, items: rows } of panels) {
-    step.run(withWeights(kernels.item_set_target, items.dtype), {
-      bindings: { ...shared, h, weights: rows, scores: targetScores },
-      params: { queries, items: to - from, width, first_item: from },
-      overrides: { BIAS: Boolean(bias) },
-      workgroups: [Math.ceil(queries / 64)],
-    });
-  }
-  const pitch = panelPitch(panels);
-  const scores = step.tensor([queries, pitch]);
+  const { queries } = extents(h, items);
   // The three counts lie in one buffer, each from a multiple of 256 bytes on.
   const countPitch = Math.ceil(queries / 64) * 64;
+  const split = (counts: Tensor): TargetRanks => {
+    const [above, equal, nonFinite] = [0, 1, 2].map((i) =>
+      counts.rows(i * countPitch, i * countPitch + queries),
+    );
+    return { above, equal, nonFinite };
+  };
+  if (itemSetWay(step.sharedSubgroup) === "fused") {
+    const counts = step.tensor([3 * countPitch], "u32");
+    fusedRankTargets(step, h, items, target, options, counts, countPitch);
+    return split(counts);
+  }
+  const panels = itemPanels(items, queries, step.maxBindingBytes);
+  const ownScores = targetScores(step, h, panels, target, bias);
+  const pitch = panelPitch(panels);
+  const scores = step.tensor([queries, pitch]);
   const counts = step.tensor([3 * countPitch], "u32");
   for (const panel of panels) {
     const { from, to } = panel;
     panelScores(step, h, panel, scores);
     step.run(kernels.item_set_rank, {
       bindings: {
-        ...shared,
+        bias: bias ?? h,
+        targets: target,
         panel: scores,
-        target_scores: targetScores,
+        target_scores: ownScores,
         seen_offsets: seen?.offsets ?? target,
         seen_ids: seen?.ids ?? target,
         counts,
@@ -79,9 +84,6 @@ export function rankTargets(
     });
   }
   step.free(scores);
-  step.free(targetScores);
-  const [above, equal, nonFinite] = [0, 1, 2].map((i) =>
-    counts.rows(i * countPitch, i * countPitch + queries),
-  );
-  return { above, equal, nonFinite };
+  step.free(ownScores);
+  return split(counts);
 }

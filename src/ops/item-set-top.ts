@@ -3,6 +3,8 @@ import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { itemSetWay } from "./item-set-choice.ts";
+import { fusedTopItems } from "./item-set-fused-top.ts";
 import { extents, itemPanels, panelPitch, panelScores } from "./item-set-panels.ts";
 import type { RankOptions } from "./item-set-rank.ts";
 
@@ -17,6 +19,7 @@ export interface TopOptions extends RankOptions {
   readonly allowed?: Tensor | null;
 }
 
+/** `ids` and `scores` may be views of one buffer: free both or none. */
 export interface TopItems {
   /** u32 [B, k], the best first, ties to the lower id; NO_ITEM in empty places. */
   readonly ids: Tensor;
@@ -28,7 +31,7 @@ export interface TopItems {
 
 /**
  * The k best items of each query by score(b, i) = h_b . item_i (+ bias_i), exactly. h [B, d]; items [I, d] in f32 or
- * f16; 1 <= k <= 1000. Items pass in panels of bounded size; the B x I matrix is never held.
+ * f16; 1 <= k <= 1000. Scratch is bounded: the B x I matrix is never held (item-set-choice.ts says how).
  */
 export function topItems(
   step: Step,
@@ -39,6 +42,7 @@ export function topItems(
 ): TopItems {
   if (!Number.isInteger(k) || k < 1 || k > MOST_TOP_ITEMS)
     throw new UserError(`a list of ${k} items was asked for; expected 1 to ${MOST_TOP_ITEMS}`);
+  if (itemSetWay(step.sharedSubgroup) === "fused") return fusedTopItems(step, h, items, k, options);
   const { bias = null, seen = null, allowed = null } = options;
   const { queries, count: all } = extents(h, items);
   const panels = itemPanels(items, queries, step.maxBindingBytes);

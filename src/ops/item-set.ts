@@ -2,6 +2,9 @@ import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { itemSetWay } from "./item-set-choice.ts";
+import { fusedCrossEntropy } from "./item-set-fused.ts";
+import { fusedCrossEntropyGradient } from "./item-set-fused-gradient.ts";
 import { extents, itemPanels, panelPitch, panelScores } from "./item-set-panels.ts";
 import { product } from "./product.ts";
 
@@ -21,7 +24,7 @@ export interface ItemGradients {
  * Cross-entropy of each query's target against the whole item set (Eq. 6 with h and items normalised and scale
  * 1 / tau): losses[b] = lse[b] - logit(b, target[b]), logit(b, i) = scale * h_b . item_i (+ bias_i), lse the natural
  * log-sum-exp over all items. h [B, d]; items [I, d] in f32 or f16; target u32 [B], each below I; bias [I] or null.
- * Returns losses and lse, both [B]. Items pass in panels of bounded size; the B x I matrix is never held.
+ * Returns losses and lse, both [B]. Scratch is bounded: the B x I matrix is never held (item-set-choice.ts says how).
  */
 export function crossEntropy(
   step: Step,
@@ -31,6 +34,8 @@ export function crossEntropy(
   scale: number,
   bias: Tensor | null = null,
 ): { losses: Tensor; lse: Tensor } {
+  if (itemSetWay(step.sharedSubgroup) === "fused")
+    return fusedCrossEntropy(step, h, items, target, scale, bias);
   const { queries, count: all } = extents(h, items);
   const panels = itemPanels(items, queries, step.maxBindingBytes);
   const pitch = panelPitch(panels);
@@ -56,8 +61,8 @@ export function crossEntropy(
 
 /**
  * The gradient of sum_b dLosses[b] * losses[b] of `crossEntropy` (the same arguments, its lse, and dLosses [B]) with
- * respect to h: returns dh [B, d]; with `into` also dItems and dBias, for tied embeddings. Logits are recomputed in
- * panels of bounded size, in the order of the items; every sum has a fixed order, so a run repeats bit for bit.
+ * respect to h: returns dh [B, d]; with `into` also dItems and dBias, for tied embeddings. Logits are recomputed
+ * piece by piece, in bounded scratch; every sum has a fixed order, so a run repeats bit for bit.
  */
 export function crossEntropyGradient(
   step: Step,
@@ -70,6 +75,8 @@ export function crossEntropyGradient(
   bias: Tensor | null = null,
   into: ItemGradients | null = null,
 ): Tensor {
+  if (itemSetWay(step.sharedSubgroup) === "fused")
+    return fusedCrossEntropyGradient(step, { h, target, lse, dLosses, scale, bias }, items, into);
   const { queries, width } = extents(h, items);
   const dh = step.tensor([queries, width]);
   // The gradient of f16 items is f32 and cut in the same places.

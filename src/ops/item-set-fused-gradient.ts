@@ -1,0 +1,102 @@
+import { gridOf } from "../gpu/grid.ts";
+import { kernels } from "../gpu/kernels.generated.ts";
+import type { Step } from "../gpu/step.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { variantOf } from "../gpu/variant.ts";
+import { tiled } from "../gpu/variants.ts";
+import type { ItemGradients } from "./item-set.ts";
+import { gradientSlabs, gradientTile } from "./item-set-choice.ts";
+import { itemWindows } from "./item-set-fused.ts";
+import { extents } from "./item-set-panels.ts";
+import type { Window } from "./windows.ts";
+
+/** What both gradients read. */
+interface Inputs {
+  readonly h: Tensor;
+  readonly target: Tensor;
+  readonly lse: Tensor;
+  readonly dLosses: Tensor;
+  readonly scale: number;
+  readonly bias: Tensor | null;
+}
+
+/**
+ * `crossEntropyGradient` of ops/item-set.ts without panels: one kernel makes the scores again tile by tile and multiplies
+ * their gradient with the items, and, when the items train, a second run of it with the hidden states. The slabs' partial
+ * sums are added in order.
+ */
+export function fusedCrossEntropyGradient(
+  step: Step,
+  inputs: Inputs,
+  items: Tensor,
+  into: ItemGradients | null,
+): Tensor {
+  const { queries, width } = extents(inputs.h, items);
+  const dh = step.tensor([queries, width]);
+  // The gradient of f16 items is f32 and cut in the same places.
+  const limit = into && items.dtype === "f16" ? step.maxBindingBytes / 2 : step.maxBindingBytes;
+  for (const window of itemWindows(items, limit)) {
+    gradient(step, inputs, window, "queries", dh, null, window.from > 0);
+    if (!into) continue;
+    const { dItems, dBias, accumulate } = into;
+    const rows = (whole: Tensor) => (window.tensor === items ? whole : whole.rows(window.from, window.to));
+    gradient(step, inputs, window, "items", rows(dItems), dBias && rows(dBias), accumulate);
+  }
+  return dh;
+}
+
+/** out [rows, width] (+)= the part of a window of the items in the gradient of the queries or of these items. */
+function gradient(
+  step: Step,
+  { h, target, lse, dLosses, scale, bias }: Inputs,
+  { from, to, tensor }: Window,
+  of: "queries" | "items",
+  out: Tensor,
+  dBias: Tensor | null,
+  accumulate: boolean,
+): void {
+  const [, width] = tensor.shape;
+  const queries = h.size / width;
+  const items = to - from;
+  const [rows, columns] = of === "queries" ? [queries, items] : [items, queries];
+  const tile = gradientTile(queries, of);
+  const { slabs, slab } = gradientSlabs(rows, columns, tile, 4 * width, step.maxBindingBytes);
+  const whole = slabs === 1;
+  const sums = whole ? out : step.tensor([slabs, rows, width]);
+  // A kernel may not bind a buffer for writing twice, so there is a place for the gradient that is not asked for.
+  const biasSums = whole && dBias ? dBias : step.tensor(dBias ? [slabs, rows] : [1]);
+  step.run(variantOf(kernels.item_set_gradient, tiled(tile, tensor.dtype)), {
+    bindings: {
+      h,
+      weights: tensor,
+      bias: bias ?? h,
+      targets: target,
+      lse,
+      d_losses: dLosses,
+      out: sums,
+      d_bias: biasSums,
+    },
+    params: { queries, items, width, first: from, slab, accumulate: Number(accumulate && whole), scale },
+    overrides: { BIAS: Boolean(bias), ITEMS: of === "items", BIAS_GRADIENT: Boolean(dBias) },
+    workgroups: [Math.ceil(rows / tile.rows), slabs],
+    cost: { flops: (4 * width + 5) * queries * items, bytes: 2 * tensor.bytes + 8 * queries * width },
+  });
+  if (!whole) {
+    add(step, sums, out, accumulate);
+    if (dBias) add(step, biasSums, dBias, accumulate);
+    step.free(sums);
+  }
+  if (biasSums !== dBias) step.free(biasSums);
+}
+
+/** out (+)= the sum of partials [slabs, ...] over the slabs, in order. */
+function add(step: Step, partials: Tensor, out: Tensor, accumulate: boolean): void {
+  const [splits] = partials.shape;
+  step.run(kernels.product_sum, {
+    bindings: { partials, c: out },
+    params: { size: out.size, splits },
+    overrides: { ACCUMULATE: accumulate },
+    workgroups: gridOf(Math.ceil(out.size / 64)),
+    cost: { flops: partials.size, bytes: partials.bytes + out.bytes },
+  });
+}
