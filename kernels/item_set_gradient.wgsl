@@ -7,7 +7,7 @@
 // Shapes: h [queries, width]; items (`weights`) [items, width], f32 or, in a variant, as kernels/weights/f16.wgsl says,
 // the window from item `first` on; bias [I]; targets u32, lse, d_losses [queries]. `out` [slabs, rows, width] and d_bias
 // [slabs, rows], rows being the queries or the items of the window; both begin with this window's first slab. A slab has
-// `slab` columns, a multiple of COLUMNS. With `accumulate` the sums are added to what is there.
+// `slab` columns, a multiple of COLUMNS. With ACCUMULATE the sums are added to what is there.
 // Who calls it: fusedCrossEntropyGradient in ops/item-set-fused-gradient.ts, which adds the slabs up (product_sum.wgsl).
 // Tiling: a workgroup owns ROWS rows (queries, or items with ITEMS) and walks the columns of its slab (the other side) in
 // tiles of COLUMNS. Dot products of a tile are made as in item_set_walk_lse.wgsl, 4 x 4 a lane; the lanes turn them into
@@ -17,11 +17,14 @@
 // Variants: 8 x 128 for few queries, 128 x 8 for the items' gradient of few queries.
 requires immediate_address_space;
 
-override BIAS: bool = false;
 override ITEMS: bool = false;
-override BIAS_GRADIENT: bool = false;
 
-struct Params { queries: u32, items: u32, width: u32, first: u32, slab: u32, accumulate: u32, scale: f32 }
+// Bits of `options`.
+const BIAS = 1u;
+const BIAS_GRADIENT = 2u;
+const ACCUMULATE = 4u;
+
+struct Params { queries: u32, items: u32, width: u32, first: u32, slab: u32, options: u32, scale: f32 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> h: array<f32>;
@@ -53,6 +56,9 @@ const B_PITCH = LANES_X + 1u;
 var<workgroup> a_tile: array<vec4f, DEPTH * A_PITCH>;
 var<workgroup> b_tile: array<vec4f, DEPTH * B_PITCH>;
 var<workgroup> g_tile: array<vec4f, COLUMNS * A_PITCH>;
+
+// Whether one of the bits above is set: flags at run time, because compiling a kernel for each combination takes long.
+fn with_option(bit: u32) -> bool { return (params.options & bit) != 0u; }
 
 fn load_h(query: u32, k: u32) -> f32 {
   if (query >= params.queries || k >= params.width) { return 0.0; }
@@ -112,7 +118,7 @@ fn terms(query: u32, item: u32) -> Terms {
     result.lse[n] = lse[q];
     result.weights[n] = params.scale * d_losses[q];
     result.targets[n] = targets[q];
-    if (BIAS) { result.biases[n] = bias[params.first + min(item + n, params.items - 1u)]; }
+    if (with_option(BIAS)) { result.biases[n] = bias[params.first + min(item + n, params.items - 1u)]; }
   }
   return result;
 }
@@ -146,10 +152,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
     }
     // The barrier before the first product below makes g_tile visible; those of `dots` keep the next tile from
     // overwriting it too early.
-    let add = params.accumulate == 1u || column > start;
+    let present = min(COLUMNS, end - column);
+    let add = with_option(ACCUMULATE) || column > start;
     for (var chunk = 0u; chunk < params.width; chunk += COLUMNS) {
       var sums: array<vec4f, 4>;
-      for (var depth = 0u; depth < COLUMNS; depth += STEPS) {
+      for (var depth = 0u; depth < present; depth += STEPS) {
         for (var v = index; v < STEPS * LANES_X; v += LANES) {
           let c = column + depth + v / LANES_X;
           let k = chunk + 4u * (v % LANES_X);
@@ -164,22 +171,26 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
         }
         workgroupBarrier();
       }
+      // A loop that no compiler unrolls over a copy of the sums: see product.wgsl.
+      var values: array<f32, 33>;
       for (var i = 0u; i < 4u; i++) {
-        for (var j = 0u; j < 4u; j++) {
-          let k = chunk + 4u * lane.x + j;
-          if (row + i < rows && k < params.width) {
-            let at = (group.y * rows + row + i) * params.width + k;
-            out[at] = select(0.0, out[at], add) + sums[i][j];
-          }
+        for (var j = 0u; j < 4u; j++) { values[4u * i + j] = sums[i][j]; }
+      }
+      let count = 4u * min(4u, rows - min(row, rows));
+      for (var i = 0u; i < count; i++) {
+        let k = chunk + 4u * lane.x + (i & 3u);
+        if (k < params.width) {
+          let at = (group.y * rows + row + (i >> 2u)) * params.width + k;
+          out[at] = select(0.0, out[at], add) + values[i];
         }
       }
     }
-    if (BIAS_GRADIENT && index < ROWS) {
+    if (with_option(BIAS_GRADIENT) && index < ROWS) {
       for (var c = 0u; c < COLUMNS; c++) { bias_sum += g_tile[c * A_PITCH + index / 4u][index % 4u]; }
     }
   }
-  if (BIAS_GRADIENT && index < ROWS && first_row + index < rows) {
+  if (with_option(BIAS_GRADIENT) && index < ROWS && first_row + index < rows) {
     let at = group.y * rows + first_row + index;
-    d_bias[at] = select(0.0, d_bias[at], params.accumulate == 1u) + bias_sum / params.scale;
+    d_bias[at] = select(0.0, d_bias[at], with_option(ACCUMULATE)) + bias_sum / params.scale;
   }
 }

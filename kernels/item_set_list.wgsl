@@ -22,12 +22,14 @@
 // Survivors arrive in any order; sorting by (key, id), of which no two are equal, settles it.
 requires immediate_address_space;
 
-override BIAS: bool = false;
-override SEEN: bool = false;
-override ALLOWED: bool = false;
+// Bits of `options`.
+const BIAS = 1u;
+const SEEN = 2u;
+const ALLOWED = 4u;
 
 struct Params {
   queries: u32, items: u32, width: u32, first: u32, k: u32, groups: u32, tiles: u32, columns: u32, ids: u32, last: u32,
+  options: u32,
 }
 
 var<immediate> params: Params;
@@ -61,6 +63,9 @@ var<workgroup> listed: array<vec2u, 1024>;
 var<workgroup> counter: atomic<u32>;
 var<workgroup> shared_count: u32;
 
+// Whether one of the bits above is set: flags at run time, because compiling a kernel for each combination takes long.
+fn with_option(bit: u32) -> bool { return (params.options & bit) != 0u; }
+
 // Bits of a finite score as an unsigned integer in the order of the scores; never 0. -0 counts as 0.
 fn order(bits: u32) -> u32 {
   if ((bits << 1u) == 0u) { return 0x80000000u; }
@@ -78,7 +83,7 @@ fn scored(query: u32, item: u32) -> vec2u {
   for (var k = 0u; k < params.width; k++) {
     score = fma(h[query * params.width + k], weight(item, k, params.width), score);
   }
-  if (BIAS) { score += bias[params.first + item]; }
+  if (with_option(BIAS)) { score += bias[params.first + item]; }
   let bits = bitcast<u32>(score);
   let key = select(order(bits), 0u, (bits & 0x7f800000u) == 0x7f800000u);
   return vec2u(key, params.first + item);
@@ -86,10 +91,10 @@ fn scored(query: u32, item: u32) -> vec2u {
 
 // Whether the query may be shown item `id`.
 fn candidate(query: u32, id: u32) -> bool {
-  if (ALLOWED) {
+  if (with_option(ALLOWED)) {
     if (((allowed[id / 32u] >> (id % 32u)) & 1u) == 0u) { return false; }
   }
-  if (SEEN) {
+  if (with_option(SEEN)) {
     for (var s = seen_offsets[query]; s < seen_offsets[query + 1u]; s++) {
       if (seen_ids[s] == id) { return false; }
     }
@@ -313,7 +318,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(num_workgroups) grid: vec3u,
     for (var i = index; i < params.k; i += LANES) { set_list(base + i, vec2u(0u, NOBODY)); }
   }
   reset(index);
-  if (SEEN) { leave_out_seen(query, index); }
+  if (with_option(SEEN)) { leave_out_seen(query, index); }
   merge_bests(query, base, index);
   merge_members(query, base, index);
   if (params.last == 1u) {

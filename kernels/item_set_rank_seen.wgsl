@@ -9,9 +9,7 @@
 // that the product kernels do for an element, so it is, to the bit, the one that was counted.
 requires immediate_address_space;
 
-override BIAS: bool = false;
-
-struct Params { queries: u32, items: u32, width: u32, first: u32, count_pitch: u32 }
+struct Params { queries: u32, items: u32, width: u32, first: u32, count_pitch: u32, biased: u32 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> h: array<f32>;
@@ -56,7 +54,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(num_workgroups) grid: vec3u,
       for (var k = 0u; k < params.width; k++) {
         score = fma(h[query * params.width + k], weight(item, k, params.width), score);
       }
-      if (BIAS) { score += bias[params.first + item]; }
+      if (params.biased == 1u) { score += bias[params.first + item]; }
       tally += vec2u(vec2<bool>(score > bar, score == bar));
     }
   }

@@ -15,10 +15,11 @@
 // A block of `tiles` tiles is the work of a workgroup.
 requires immediate_address_space;
 
-override BIAS: bool = false;
-override ALLOWED: bool = false;
+// Bits of `options`.
+const BIAS = 1u;
+const ALLOWED = 4u;
 
-struct Params { queries: u32, items: u32, width: u32, first: u32, tiles: u32, groups: u32 }
+struct Params { queries: u32, items: u32, width: u32, first: u32, tiles: u32, groups: u32, options: u32 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> h: array<f32>;
@@ -48,6 +49,9 @@ const B_PITCH = LANES_X + 1u;
 const B_TILE = DEPTH * A_PITCH;
 // DEPTH steps of the queries' rows, then DEPTH steps of the items'.
 var<workgroup> tile: array<vec4f, DEPTH * (A_PITCH + B_PITCH)>;
+
+// Whether one of the bits above is set: flags at run time, because compiling a kernel for each combination takes long.
+fn with_option(bit: u32) -> bool { return (params.options & bit) != 0u; }
 
 fn load_h(query: u32, k: u32) -> f32 {
   if (query >= params.queries || k >= params.width) { return 0.0; }
@@ -91,15 +95,15 @@ fn dots(query: u32, item: u32, lane: vec2u, index: u32) -> array<vec4f, 4> {
 
 // The bias of four items of the window from `item` on; past its end, that of its last item.
 fn biases(item: u32) -> vec4f {
-  if (!BIAS) { return vec4f(0.0); }
+  if (!with_option(BIAS)) { return vec4f(0.0); }
   let i = min(vec4u(item) + vec4u(0u, 1u, 2u, 3u), vec4u(params.items - 1u)) + params.first;
   return vec4f(bias[i.x], bias[i.y], bias[i.z], bias[i.w]);
 }
 
-// Bits of a finite score as an unsigned integer in the order of the scores; never 0. -0 counts as 0.
-fn order(bits: u32) -> u32 {
-  if ((bits << 1u) == 0u) { return 0x80000000u; }
-  return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
+// Bits of finite scores as unsigned integers in the order of the scores; never 0. -0 counts as 0.
+fn order(bits: vec4u) -> vec4u {
+  let sorted = select(bits | vec4u(0x80000000u), ~bits, bits >= vec4u(0x80000000u));
+  return select(sorted, vec4u(0x80000000u), (bits << vec4u(1u)) == vec4u(0u));
 }
 
 @compute @workgroup_size(LANES_X, LANES_Y)
@@ -114,26 +118,28 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
   let end = min(start + params.tiles * COLUMNS, params.items);
   for (var item = start; item < end; item += COLUMNS) {
     let sums = dots(first_query, item, lane.xy, index);
-    let column = item + 4u * lane.x;
-    let b = biases(column);
-    var shown = 0xfu;
-    if (ALLOWED) {
-      let at = params.first + min(column, params.items - 1u);
-      shown = allowed[at / 32u] >> (at % 32u);
+    let columns = vec4u(item + 4u * lane.x) + vec4u(0u, 1u, 2u, 3u);
+    let valid = columns < vec4u(params.items);
+    let b = biases(columns.x);
+    var shown = valid;
+    if (with_option(ALLOWED)) {
+      let at = params.first + min(columns.x, params.items - 1u);
+      shown &= (vec4u(allowed[at / 32u] >> (at % 32u)) & vec4u(1u, 2u, 4u, 8u)) != vec4u(0u);
     }
     for (var i = 0u; i < 4u; i++) {
       var scores = sums[i];
-      if (BIAS) { scores += b; }
-      for (var j = 0u; j < 4u; j++) {
-        let bits = bitcast<u32>(scores[j]);
-        if (column + j < params.items) {
-          if ((bits & 0x7f800000u) == 0x7f800000u) {
-            odd[i] += 1u;
-          } else if (((shown >> j) & 1u) == 1u && order(bits) > key[i]) {
-            key[i] = order(bits);
-            id[i] = params.first + column + j;
-          }
-        }
+      if (with_option(BIAS)) { scores += b; }
+      let bits = bitcast<vec4u>(scores);
+      let endless = (bits & vec4u(0x7f800000u)) == vec4u(0x7f800000u);
+      let counted = vec4u(valid & endless);
+      odd[i] += counted.x + counted.y + counted.z + counted.w;
+      let keys = select(vec4u(0u), order(bits), shown & !endless);
+      let most = max(max(keys.x, keys.y), max(keys.z, keys.w));
+      // The first of equal ones has the lower id; so has what was kept before.
+      let j = select(select(select(3u, 2u, keys.z == most), 1u, keys.y == most), 0u, keys.x == most);
+      if (most > key[i]) {
+        key[i] = most;
+        id[i] = params.first + columns.x + j;
       }
     }
   }

@@ -12,9 +12,7 @@
 // Each lane keeps (m, s) of its own columns of four rows; lanes meet once, at the end of the slab, in their order.
 requires immediate_address_space;
 
-override BIAS: bool = false;
-
-struct Params { queries: u32, items: u32, width: u32, first: u32, slab: u32, first_slab: u32, scale: f32 }
+struct Params { queries: u32, items: u32, width: u32, first: u32, slab: u32, first_slab: u32, biased: u32, scale: f32 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> h: array<f32>;
@@ -87,7 +85,7 @@ fn dots(query: u32, item: u32, lane: vec2u, index: u32) -> array<vec4f, 4> {
 
 // The bias of four items of the window from `item` on; past its end, that of its last item.
 fn biases(item: u32) -> vec4f {
-  if (!BIAS) { return vec4f(0.0); }
+  if (params.biased == 0u) { return vec4f(0.0); }
   let i = min(vec4u(item) + vec4u(0u, 1u, 2u, 3u), vec4u(params.items - 1u)) + params.first;
   return vec4f(bias[i.x], bias[i.y], bias[i.z], bias[i.w]);
 }

@@ -11,9 +11,7 @@
 // Lanes count in registers and meet at the end of the slab in atomic counters: whole numbers, whose order is no matter.
 requires immediate_address_space;
 
-override BIAS: bool = false;
-
-struct Params { queries: u32, items: u32, width: u32, first: u32, slab: u32, count_pitch: u32 }
+struct Params { queries: u32, items: u32, width: u32, first: u32, slab: u32, count_pitch: u32, biased: u32 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> h: array<f32>;
@@ -86,7 +84,7 @@ fn dots(query: u32, item: u32, lane: vec2u, index: u32) -> array<vec4f, 4> {
 
 // The bias of four items of the window from `item` on; past its end, that of its last item.
 fn biases(item: u32) -> vec4f {
-  if (!BIAS) { return vec4f(0.0); }
+  if (params.biased == 0u) { return vec4f(0.0); }
   let i = min(vec4u(item) + vec4u(0u, 1u, 2u, 3u), vec4u(params.items - 1u)) + params.first;
   return vec4f(bias[i.x], bias[i.y], bias[i.z], bias[i.w]);
 }
@@ -116,7 +114,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
     let b = biases(columns.x);
     for (var i = 0u; i < 4u; i++) {
       var score = sums[i];
-      if (BIAS) { score += b; }
+      if (params.biased == 1u) { score += b; }
       let others = valid & (columns != vec4u(own[i]));
       let higher = vec4u(others & (score > vec4f(bar[i])));
       let same = vec4u(others & (score == vec4f(bar[i])));

@@ -7,6 +7,7 @@ import { tiled } from "../gpu/variants.ts";
 import type { ItemGradients } from "./item-set.ts";
 import { gradientSlabs, gradientTile } from "./item-set-choice.ts";
 import { itemWindows } from "./item-set-fused.ts";
+import { zero } from "./item-set-fused-rank.ts";
 import { extents } from "./item-set-panels.ts";
 import type { Window } from "./windows.ts";
 
@@ -59,12 +60,18 @@ function gradient(
   const queries = h.size / width;
   const items = to - from;
   const [rows, columns] = of === "queries" ? [queries, items] : [items, queries];
+  if (columns === 0) {
+    if (!accumulate) for (const sum of dBias ? [out, dBias] : [out]) zero(step, sum);
+    return;
+  }
   const tile = gradientTile(queries, of);
   const { slabs, slab } = gradientSlabs(rows, columns, tile, 4 * width, step.maxBindingBytes);
   const whole = slabs === 1;
   const sums = whole ? out : step.tensor([slabs, rows, width]);
   // A kernel may not bind a buffer for writing twice, so there is a place for the gradient that is not asked for.
   const biasSums = whole && dBias ? dBias : step.tensor(dBias ? [slabs, rows] : [1]);
+  // The bits of the kernel's constants BIAS, BIAS_GRADIENT and ACCUMULATE.
+  const options = (bias ? 1 : 0) | (dBias ? 2 : 0) | (accumulate && whole ? 4 : 0);
   step.run(variantOf(kernels.item_set_gradient, tiled(tile, tensor.dtype)), {
     bindings: {
       h,
@@ -76,8 +83,8 @@ function gradient(
       out: sums,
       d_bias: biasSums,
     },
-    params: { queries, items, width, first: from, slab, accumulate: Number(accumulate && whole), scale },
-    overrides: { BIAS: Boolean(bias), ITEMS: of === "items", BIAS_GRADIENT: Boolean(dBias) },
+    params: { queries, items, width, first: from, slab, options, scale },
+    overrides: { ITEMS: of === "items" },
     workgroups: [Math.ceil(rows / tile.rows), slabs],
     cost: { flops: (4 * width + 5) * queries * items, bytes: 2 * tensor.bytes + 8 * queries * width },
   });

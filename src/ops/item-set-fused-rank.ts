@@ -38,11 +38,10 @@ export function fusedRankTargets(
   for (const { from, to, tensor } of windows) {
     const count = to - from;
     const { slabs, slab } = walkSlabs(queries, count, tile);
-    const params = { queries, items: count, width, first: from, count_pitch: countPitch };
+    const params = { queries, items: count, width, first: from, count_pitch: countPitch, biased: bias ? 1 : 0 };
     step.run(variantOf(kernels.item_set_walk_rank, tiled(tile, items.dtype)), {
       bindings: { ...shared, weights: tensor },
       params: { ...params, slab },
-      overrides: { BIAS: Boolean(bias) },
       workgroups: [Math.ceil(queries / tile.rows), slabs],
       cost: { flops: (2 * width + 3) * queries * count, bytes: tensor.bytes + 4 * queries * width },
     });
@@ -50,7 +49,6 @@ export function fusedRankTargets(
     step.run(withWeights(kernels.item_set_rank_seen, items.dtype), {
       bindings: { ...shared, weights: tensor, seen_offsets: seen.offsets, seen_ids: seen.ids },
       params,
-      overrides: { BIAS: Boolean(bias) },
       workgroups: gridOf(queries),
       cost: { flops: 2 * width * seen.ids.size, bytes: 4 * width * seen.ids.size },
     });

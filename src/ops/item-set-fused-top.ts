@@ -38,13 +38,14 @@ export function fusedTopItems(
   const idsAt = Math.ceil(places / 64) * 64;
   const lists = step.tensor([idsAt + places], "u32");
   const shared = { h, bias: bias ?? h, allowed: allowed ?? h, best };
+  // The bits of the kernels' constants BIAS, SEEN and ALLOWED.
+  const options = (bias ? 1 : 0) | (seen ? 2 : 0) | (allowed ? 4 : 0);
   for (const { from, to, tensor, blocks, groups } of chunks) {
     const count = to - from;
-    const params = { queries, items: count, width, first: from, tiles, groups };
+    const params = { queries, items: count, width, first: from, tiles, groups, options };
     step.run(variantOf(kernels.item_set_walk_best, tiled(tile, items.dtype)), {
       bindings: { ...shared, weights: tensor, not_finite: nonFinite },
       params,
-      overrides: { BIAS: Boolean(bias), ALLOWED: Boolean(allowed) },
       workgroups: [Math.ceil(queries / tile.rows), blocks],
       cost: { flops: (2 * width + 3) * queries * count, bytes: tensor.bytes + 4 * queries * width },
     });
@@ -57,7 +58,6 @@ export function fusedTopItems(
         lists,
       },
       params: { ...params, k, columns: tile.columns, ids: idsAt, last: to === all ? 1 : 0 },
-      overrides: { BIAS: Boolean(bias), SEEN: Boolean(seen), ALLOWED: Boolean(allowed) },
       workgroups: gridOf(queries),
       cost: { bytes: 8 * queries * groups },
     });
