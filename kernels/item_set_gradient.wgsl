@@ -83,7 +83,7 @@ fn load_column(column: u32, k: u32) -> f32 {
 // Dot products of the rows from `row` on with the columns from `column` on: result[i][j] is that of row 4 lane.y + i and
 // column 4 lane.x + j, the sum over k in order from 0. All lanes come here, and have finished reading when one returns.
 fn dots(row: u32, column: u32, lane: vec2u, index: u32) -> array<vec4f, 4> {
-  var sums: array<vec4f, 4>;
+  var sums = array<vec4f, 4>();
   for (var depth = 0u; depth < params.width; depth += DEPTH) {
     for (var v = index; v < 4u * ROWS; v += LANES) {
       let k = depth + v % DEPTH;
@@ -98,10 +98,14 @@ fn dots(row: u32, column: u32, lane: vec2u, index: u32) -> array<vec4f, 4> {
         vec4f(load_column(c, k), load_column(c + 1u, k), load_column(c + 2u, k), load_column(c + 3u, k));
     }
     workgroupBarrier();
-    for (var k = 0u; k < DEPTH; k++) {
-      let x = a_tile[k * A_PITCH + lane.y];
-      let w = b_tile[k * B_PITCH + lane.x];
-      for (var i = 0u; i < 4u; i++) { sums[i] = fma(vec4f(x[i]), w, sums[i]); }
+    // Four steps at a time, which compilers unroll; all sixteen take a software adapter three times as long to compile.
+    let stop = min(depth + DEPTH, params.width);
+    for (var k = depth; k < stop; k += 4u) {
+      for (var n = k - depth; n < k - depth + 4u; n++) {
+        let x = a_tile[n * A_PITCH + lane.y];
+        let w = b_tile[n * B_PITCH + lane.x];
+        for (var i = 0u; i < 4u; i++) { sums[i] = fma(vec4f(x[i]), w, sums[i]); }
+      }
     }
     workgroupBarrier();
   }
@@ -112,7 +116,7 @@ fn dots(row: u32, column: u32, lane: vec2u, index: u32) -> array<vec4f, 4> {
 struct Terms { lse: vec4f, weights: vec4f, targets: vec4u, biases: vec4f }
 
 fn terms(query: u32, item: u32) -> Terms {
-  var result: Terms;
+  var result = Terms();
   for (var n = 0u; n < 4u; n++) {
     let q = min(query + n, params.queries - 1u);
     result.lse[n] = lse[q];
@@ -139,7 +143,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
     let item = select(column + 4u * lane.x, row, ITEMS);
     let own = terms(query, item);
     for (var j = 0u; j < 4u; j++) {
-      var g: vec4f;
+      var g = vec4f();
       for (var i = 0u; i < 4u; i++) {
         let q = select(i, j, ITEMS);
         let n = select(j, i, ITEMS);
@@ -155,7 +159,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
     let present = min(COLUMNS, end - column);
     let add = with_option(ACCUMULATE) || column > start;
     for (var chunk = 0u; chunk < params.width; chunk += COLUMNS) {
-      var sums: array<vec4f, 4>;
+      // The value must be written out: without it the sums of the last turn were still there (lavapipe).
+      var sums = array<vec4f, 4>();
       for (var depth = 0u; depth < present; depth += STEPS) {
         for (var v = index; v < STEPS * LANES_X; v += LANES) {
           let c = column + depth + v / LANES_X;
@@ -164,10 +169,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
             vec4f(load_column(c, k), load_column(c, k + 1u), load_column(c, k + 2u), load_column(c, k + 3u));
         }
         workgroupBarrier();
-        for (var c = 0u; c < STEPS; c++) {
-          let g = g_tile[(depth + c) * A_PITCH + lane.y];
-          let w = b_tile[c * B_PITCH + lane.x];
-          for (var i = 0u; i < 4u; i++) { sums[i] = fma(vec4f(g[i]), w, sums[i]); }
+        let stop = min(depth + STEPS, present);
+        for (var c = depth; c < stop; c += 4u) {
+          for (var n = c; n < c + 4u; n++) {
+            let g = g_tile[n * A_PITCH + lane.y];
+            let w = b_tile[(n - depth) * B_PITCH + lane.x];
+            for (var i = 0u; i < 4u; i++) { sums[i] = fma(vec4f(g[i]), w, sums[i]); }
+          }
         }
         workgroupBarrier();
       }
@@ -186,7 +194,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
       }
     }
     if (with_option(BIAS_GRADIENT) && index < ROWS) {
-      for (var c = 0u; c < COLUMNS; c++) { bias_sum += g_tile[c * A_PITCH + index / 4u][index % 4u]; }
+      for (var c = 0u; c < present; c++) { bias_sum += g_tile[c * A_PITCH + index / 4u][index % 4u]; }
     }
   }
   if (with_option(BIAS_GRADIENT) && index < ROWS && first_row + index < rows) {

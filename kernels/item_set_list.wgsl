@@ -138,7 +138,7 @@ fn reset(index: u32) {
 fn sort(index: u32, count: u32) {
   if (count <= FEW) {
     var place = 0u;
-    var own: vec2u;
+    var own = vec2u();
     if (index < count) {
       own = found[index];
       for (var i = 0u; i < count; i++) {
@@ -202,7 +202,7 @@ fn merge(index: u32, count: u32, base: u32) {
   for (var chunk = chunks; chunk > 0u; chunk--) {
     let at = (chunk - 1u) * LANES + index;
     var place = NOBODY;
-    var entry: vec2u;
+    var entry = vec2u();
     if (at < params.k) {
       entry = list_at(base + at);
       place = at + survivors_before(entry, count);

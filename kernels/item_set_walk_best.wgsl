@@ -67,7 +67,7 @@ fn load_item(item: u32, k: u32) -> f32 {
 // and column 4 lane.x + j. Sums run over k in order from 0, as in every product kernel. Every lane of the workgroup
 // must come here; when a lane returns, all have finished reading `tile`.
 fn dots(query: u32, item: u32, lane: vec2u, index: u32) -> array<vec4f, 4> {
-  var sums: array<vec4f, 4>;
+  var sums = array<vec4f, 4>();
   for (var depth = 0u; depth < params.width; depth += DEPTH) {
     // Neighbouring lanes read neighbouring elements of a row.
     for (var v = index; v < 4u * ROWS; v += LANES) {
@@ -83,10 +83,14 @@ fn dots(query: u32, item: u32, lane: vec2u, index: u32) -> array<vec4f, 4> {
         vec4f(load_item(i, k), load_item(i + 1u, k), load_item(i + 2u, k), load_item(i + 3u, k));
     }
     workgroupBarrier();
-    for (var k = 0u; k < DEPTH; k++) {
-      let x = tile[k * A_PITCH + lane.y];
-      let w = tile[B_TILE + k * B_PITCH + lane.x];
-      for (var i = 0u; i < 4u; i++) { sums[i] = fma(vec4f(x[i]), w, sums[i]); }
+    // Four steps at a time, which compilers unroll; all sixteen take a software adapter three times as long to compile.
+    let stop = min(depth + DEPTH, params.width);
+    for (var k = depth; k < stop; k += 4u) {
+      for (var n = k - depth; n < k - depth + 4u; n++) {
+        let x = tile[n * A_PITCH + lane.y];
+        let w = tile[B_TILE + n * B_PITCH + lane.x];
+        for (var i = 0u; i < 4u; i++) { sums[i] = fma(vec4f(x[i]), w, sums[i]); }
+      }
     }
     workgroupBarrier();
   }

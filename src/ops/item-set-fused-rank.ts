@@ -38,7 +38,14 @@ export function fusedRankTargets(
   for (const { from, to, tensor } of windows) {
     const count = to - from;
     const { slabs, slab } = walkSlabs(queries, count, tile);
-    const params = { queries, items: count, width, first: from, count_pitch: countPitch, biased: bias ? 1 : 0 };
+    const params = {
+      queries,
+      items: count,
+      width,
+      first: from,
+      count_pitch: countPitch,
+      biased: bias ? 1 : 0,
+    };
     step.run(variantOf(kernels.item_set_walk_rank, tiled(tile, items.dtype)), {
       bindings: { ...shared, weights: tensor },
       params: { ...params, slab },

@@ -44,7 +44,16 @@ export function fusedCrossEntropy(
   for (const { from, count, rows, firstSlab, slab, slabs: here } of parts) {
     step.run(variantOf(kernels.item_set_walk_lse, tiled(tile, items.dtype)), {
       bindings: { h, weights: rows, bias: bias ?? h, targets: target, partials, target_logits: targetLogits },
-      params: { queries, items: count, width, first: from, slab, first_slab: firstSlab, biased: bias ? 1 : 0, scale },
+      params: {
+        queries,
+        items: count,
+        width,
+        first: from,
+        slab,
+        first_slab: firstSlab,
+        biased: bias ? 1 : 0,
+        scale,
+      },
       workgroups: [Math.ceil(queries / tile.rows), here],
       cost: { flops: (2 * width + 5) * queries * count, bytes: rows.bytes + 4 * queries * width },
     });
