@@ -11,6 +11,8 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 
+export { noise } from "./noise.js";
+
 export const flags = process.argv.slice(2);
 if (flags.includes("--help") || flags.includes("-h")) {
   const [header] = readFileSync(process.argv[1], "utf8").split(/^(?!\/\/)/m);
@@ -44,17 +46,6 @@ const ROUNDS = quick ? 5 : 9;
 /** A round repeats the work until it takes about this long, so that submit and wait (0.1 ms) do not count. */
 const ROUND_MS = quick ? 20 : 60;
 const MOST_REPETITIONS = 200;
-
-/** Deterministic values in [-scale, scale). */
-export function noise(n, seed, scale = 1) {
-  const values = new Float32Array(n);
-  let state = (seed * 2654435761 + 12345) >>> 0;
-  for (let i = 0; i < n; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    values[i] = (state / 2 ** 31 - 1) * scale;
-  }
-  return values;
-}
 
 /**
  * Times one recording: `record(step)` records the work once; every arena tensor it makes is freed before the next
