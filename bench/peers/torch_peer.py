@@ -13,6 +13,7 @@ Timed: repetitions of about 100 ms a round, then the wait for the device; inputs
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import math
@@ -24,7 +25,9 @@ try:
     import torch
     import torch.nn.functional as F
 except ImportError:
-    sys.exit("PyTorch is not installed: install torch (Debian: apt install python3-torch)")
+    sys.exit("PyTorch is not installed: install torch 2.0 or later")
+if not hasattr(F, "scaled_dot_product_attention"):
+    sys.exit(f"PyTorch {torch.__version__} has no scaled_dot_product_attention: install torch 2.0 or later")
 
 ROUND_SECONDS = 0.1
 MOST_REPETITIONS = 1000
@@ -214,7 +217,7 @@ def train(shape, dtype, device):
         optimizer = torch.optim.Adam(model.parameters(), **ADAM)
 
         def update():
-            with torch.autocast(device_type=device, dtype=torch.float16, enabled=autocast):
+            with torch.autocast(device, torch.float16) if autocast else contextlib.nullcontext():
                 loss = model(ids, following)
             optimizer.zero_grad()
             loss.backward()
