@@ -41,6 +41,33 @@ const CASES: Readonly<Record<string, Case>> = {
     groups: 2,
     params: { rows: 2, heads: 3, queries: 2, head_size: 10, stride: 40, eps: 1e-5, lanes: 16 },
   },
+  // Two tiles of columns, so that a barrier that keeps the second off the first is needed too.
+  item_set_gradient: {
+    groups: 1,
+    params: { queries: 4, items: 70, width: 3, first: 0, slab: 128, options: 2, scale: 2 },
+    indexes: { targets: [0, 3, 8, 2] },
+  },
+  item_set_merge_lse: { groups: 2, params: { queries: 2, slabs: 5 } },
+  item_set_rank_seen: {
+    groups: 2,
+    params: { queries: 2, items: 9, width: 3, first: 0, count_pitch: 64, biased: 0 },
+    indexes: { targets: [0, 3], seen_offsets: [0, 2, 5], seen_ids: [1, 4, 2, 5, 6], counts: [9, 9] },
+  },
+  item_set_walk_best: {
+    groups: 1,
+    params: { queries: 4, items: 70, width: 3, first: 0, tiles: 2, groups: 16, options: 0 },
+    indexes: { allowed: [0], not_finite: [0] },
+  },
+  item_set_walk_lse: {
+    groups: 1,
+    params: { queries: 4, items: 70, width: 3, first: 0, slab: 128, first_slab: 0, biased: 0, scale: 2 },
+    indexes: { targets: [0, 3, 8, 2] },
+  },
+  item_set_walk_rank: {
+    groups: 1,
+    params: { queries: 4, items: 70, width: 3, first: 0, slab: 128, count_pitch: 64, biased: 0 },
+    indexes: { targets: [0, 3, 8, 2], counts: [0] },
+  },
   item_set_lse: {
     groups: 1,
     params: { queries: 4, items: 9, pitch: 9, first: 1, last: 1, scale: 2 },
