@@ -17,14 +17,23 @@ export interface ProductCase {
   readonly bias?: boolean;
   readonly residual?: boolean;
   readonly accumulate?: boolean;
+  /** Of A's elements; 1 when missing. */
+  readonly magnitude?: number;
   /** Elements by which rows are longer than the matrices, and at which A and C begin. */
   readonly margin?: number;
 }
 
-/** Runs a case on the GPU and in float64: both as C with its margins. */
+/** What a kernel rounds before it multiplies. */
+export interface Rounding {
+  a(row: Float32Array): Float32Array;
+  b(value: number): number;
+}
+
+/** Runs a case on the GPU and in float64, there with A's rows and B's elements rounded: both as C with its margins. */
 export async function runProduct(
   device: Gpu,
   c: ProductCase,
+  rounding?: Rounding,
 ): Promise<{ actual: Float32Array; expected: Float64Array }> {
   const [m, n, k] = c.shape;
   const margin = c.margin ?? 0;
@@ -33,7 +42,7 @@ export async function runProduct(
   const lda = (transposeA ? m : k) + margin;
   const ldb = transposeB ? k : n;
   const ldc = n + margin;
-  const a = noise(margin + (transposeA ? k : m) * lda, 1);
+  const a = noise(margin + (transposeA ? k : m) * lda, 1, c.magnitude);
   const bFloats = noise(n * k, 2);
   const { storage = "f32" } = c;
   const bShape = transposeB ? [n, k] : [k, n];
@@ -45,6 +54,12 @@ export async function runProduct(
   const bias = noise(n, 3);
   const residual = noise(margin + m * ldc, 4);
   const before = noise(margin + m * ldc, 5);
+  const multiplied = a.slice();
+  if (rounding) {
+    for (let i = 0; i < m; i++)
+      multiplied.set(rounding.a(a.slice(margin + i * lda, margin + i * lda + k)), margin + i * lda);
+    b = Float64Array.from(b, rounding.b);
+  }
   const expected = Float64Array.from(before);
   for (let i = 0; i < m; i++) {
     for (let j = 0; j < n; j++) {
@@ -52,7 +67,8 @@ export async function runProduct(
       let sum = (c.accumulate ? before[at] : 0) + (c.bias ? bias[j] : 0) + (c.residual ? residual[at] : 0);
       for (let l = 0; l < k; l++) {
         sum +=
-          a[margin + (transposeA ? l * lda + i : i * lda + l)] * b[transposeB ? j * ldb + l : l * ldb + j];
+          multiplied[margin + (transposeA ? l * lda + i : i * lda + l)] *
+          b[transposeB ? j * ldb + l : l * ldb + j];
       }
       expected[at] = sum;
     }

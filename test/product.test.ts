@@ -1,7 +1,7 @@
 /** Every product kernel on every orientation, whatever this adapter would choose for itself. */
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { chooseProduct } from "../src/ops/product-choice.ts";
+import { chooseProduct, type ProductTraits } from "../src/ops/product-choice.ts";
 import { productNaive } from "../src/ops/product-naive.ts";
 import { assertClose, noise } from "./close.ts";
 import { openTestGpu } from "./gpu.ts";
@@ -70,21 +70,23 @@ t("a product repeats to the bit, also when its reduction is split", async () => 
 });
 
 t("the choice: one kernel for each alignment, splits only for long weight gradients", () => {
-  const traits = { m: 512, n: 64, k: 64, transposeA: false, groupsOfFour: true };
-  assert.equal(chooseProduct(traits, 0), { kernel: "tile", splits: 1 });
-  assert.equal(chooseProduct(traits, 4), { kernel: "registers", splits: 1 });
-  assert.equal(chooseProduct(traits, 8), { kernel: "rows", lanes: 8, rows: 32 });
-  assert.equal(chooseProduct(traits, 32), { kernel: "rows", lanes: 16, rows: 32 });
-  assert.equal(chooseProduct({ ...traits, m: 1 }, 16), { kernel: "rows", lanes: 16, rows: 8 });
-  assert.equal(chooseProduct({ ...traits, groupsOfFour: false }, 16), {
+  const traits = { m: 512, n: 64, k: 64, transposeA: false, groupsOfFour: true, stored: "f32" } as const;
+  const choose = (of: ProductTraits, sharedSubgroup: number) =>
+    chooseProduct(of, { sharedSubgroup, subgroupMatrix: null });
+  assert.equal(choose(traits, 0), { kernel: "tile", splits: 1 });
+  assert.equal(choose(traits, 4), { kernel: "registers", splits: 1 });
+  assert.equal(choose(traits, 8), { kernel: "rows", lanes: 8, rows: 32 });
+  assert.equal(choose(traits, 32), { kernel: "rows", lanes: 16, rows: 32 });
+  assert.equal(choose({ ...traits, m: 1 }, 16), { kernel: "rows", lanes: 16, rows: 8 });
+  assert.equal(choose({ ...traits, groupsOfFour: false }, 16), {
     kernel: "strided",
     lanes: 16,
     splits: 1,
   });
   const gradient = { ...traits, m: 64, k: 5000, transposeA: true };
-  assert.equal(chooseProduct(gradient, 0), { kernel: "tile", splits: 19 });
-  assert.equal(chooseProduct(gradient, 8), { kernel: "columns", lanes: 8, splits: 2 });
-  assert.equal(chooseProduct({ ...gradient, k: 300 }, 0), { kernel: "tile", splits: 1 });
+  assert.equal(choose(gradient, 0), { kernel: "tile", splits: 19 });
+  assert.equal(choose(gradient, 8), { kernel: "columns", lanes: 8, splits: 2 });
+  assert.equal(choose({ ...gradient, k: 300 }, 0), { kernel: "tile", splits: 1 });
 });
 
 t.run();

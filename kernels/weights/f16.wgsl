@@ -16,3 +16,9 @@ fn weight4(row: u32, column: u32, width: u32) -> vec4f {
   let word = (row * width + column) >> 1u;
   return vec4f(unpack2x16float(weights[word]), unpack2x16float(weights[word + 1u]));
 }
+
+// The same as f16, two to a word.
+fn weight4_halves(row: u32, column: u32, width: u32) -> vec2u {
+  let word = (row * width + column) >> 1u;
+  return vec2u(weights[word], weights[word + 1u]);
+}

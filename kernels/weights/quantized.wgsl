@@ -46,3 +46,9 @@ fn weight4(row: u32, column: u32, width: u32) -> vec4f {
   let codes = bitcast<vec4i>(vec4u(word) << shift) >> vec4u(32u - BITS);
   return scale(start, column, width) * vec4f(codes);
 }
+
+// The same rounded to f16, two to a word.
+fn weight4_halves(row: u32, column: u32, width: u32) -> vec2u {
+  let values = weight4(row, column, width);
+  return vec2u(pack2x16float(values.xy), pack2x16float(values.zw));
+}

@@ -1,3 +1,5 @@
+import type { SubgroupMatrix } from "./subgroup-matrix.ts";
+
 /**
  * A device that computes nothing: its buffers have sizes and no memory. What is recorded on it goes through the same
  * pool, windows and checks as on a GPU, so the bytes it counts are those that a GPU would hold. See Gpu.counting.
@@ -11,6 +13,8 @@ export interface AdapterTraits {
   readonly software: boolean;
   /** Invocations of a subgroup where kernels share registers across it, else 0 (Gpu.sharedSubgroup). */
   readonly sharedSubgroup: number;
+  /** The tensor cores that products use, which take their left operand packed (Gpu.subgroupMatrix). */
+  readonly subgroupMatrix: SubgroupMatrix | null;
   readonly maxBufferBytes: number;
   readonly maxBindingBytes: number;
 }
@@ -20,6 +24,7 @@ export const ANY_GPU: AdapterTraits = {
   name: "any GPU",
   software: false,
   sharedSubgroup: 0,
+  subgroupMatrix: { rows: 16, columns: 16, depth: 16, lanes: 32 },
   maxBufferBytes: Number.MAX_SAFE_INTEGER,
   maxBindingBytes: 2 ** 31 - 4,
 };

@@ -6,6 +6,7 @@ import type { Kernel } from "./kernel.ts";
 import { Profile } from "./profile.ts";
 import { type Program, Programs } from "./programs.ts";
 import { type HostArray, Step } from "./step.ts";
+import { findSubgroupMatrix, type SubgroupMatrix } from "./subgroup-matrix.ts";
 import type { DType, Tensor } from "./tensor.ts";
 
 /** Bind groups kept before the cache is emptied: a bound on memory, far above what a training step uses. */
@@ -37,6 +38,8 @@ export class Gpu {
    * reading the same memory in every lane: on software adapters, where each lane pays for its own load. 0: elsewhere.
    */
   sharedSubgroup: number;
+  /** The tensor cores that products use, or null: the device has none, or it is software, where others are faster. */
+  subgroupMatrix: SubgroupMatrix | null;
   /** The first error of the device, rethrown by whatever is awaited next. */
   failure: Error | null = null;
 
@@ -60,6 +63,8 @@ export class Gpu {
     /** What to tell the user about the adapter (software adapters are slow), or null. */
     readonly notice: string | null,
     options: GpuOptions,
+    /** The tensor cores that the device has, used or not. */
+    readonly offeredMatrix: SubgroupMatrix | null,
   ) {
     this.features = new Set(device.features as unknown as Iterable<string>);
     this.maxBindingBytes = Math.min(
@@ -70,6 +75,7 @@ export class Gpu {
     const { subgroupMinSize, subgroupMaxSize } = device.adapterInfo;
     const fixed = this.features.has("subgroups") && subgroupMinSize === subgroupMaxSize;
     this.sharedSubgroup = software && fixed ? (subgroupMinSize ?? 0) : 0;
+    this.subgroupMatrix = software ? null : offeredMatrix;
     this.buffers = new Buffers(device, (id) => this.dropBindGroups(id));
     this.programs = new Programs(device);
     const profiles = process.env.LASER_PROFILE === "1";
@@ -104,7 +110,9 @@ export class Gpu {
         maxImmediateSize: 64,
       } as Record<string, number>,
     });
-    const opened = new Gpu(gpu, device, name, software, notice, options);
+    // From the adapter: the list of the device's own adapterInfo is empty (webgpu 0.6.2).
+    const matrix = findSubgroupMatrix(new Set(requiredFeatures), adapter.info);
+    const opened = new Gpu(gpu, device, name, software, notice, options, matrix);
     if (process.env.LASER_PROFILE === "1" && !opened.profile) {
       console.error(`LASER_PROFILE=1: nothing is measured, ${name} has no timestamp queries`);
     }
@@ -117,7 +125,8 @@ export class Gpu {
    */
   static counting(traits: AdapterTraits): Gpu {
     const device = countingDevice(traits);
-    return new Gpu(null as unknown as GPU, device, traits.name, traits.software, null, {});
+    const { name, software, subgroupMatrix } = traits;
+    return new Gpu(null as unknown as GPU, device, name, software, null, {}, subgroupMatrix);
   }
 
   /** What a recording depends on. */
@@ -126,6 +135,7 @@ export class Gpu {
       name: this.adapterName,
       software: this.software,
       sharedSubgroup: this.sharedSubgroup,
+      subgroupMatrix: this.subgroupMatrix,
       maxBufferBytes: this.device.limits.maxBufferSize,
       maxBindingBytes: this.maxBindingBytes,
     };

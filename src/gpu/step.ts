@@ -4,6 +4,7 @@ import { gridOf } from "./grid.ts";
 import type { Dispatch, Kernel } from "./kernel.ts";
 import { kernels } from "./kernels.generated.ts";
 import type { Program } from "./programs.ts";
+import type { SubgroupMatrix } from "./subgroup-matrix.ts";
 import { bytesOf, type DType, sizeOf, Tensor } from "./tensor.ts";
 
 export type HostArray = Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
@@ -55,6 +56,11 @@ export class Step {
   /** See Gpu.sharedSubgroup. */
   get sharedSubgroup(): number {
     return this.gpu.sharedSubgroup;
+  }
+
+  /** See Gpu.subgroupMatrix. */
+  get subgroupMatrix(): SubgroupMatrix | null {
+    return this.gpu.subgroupMatrix;
   }
 
   /** An uninitialised tensor, valid until this step is submitted (or the tensor freed). */

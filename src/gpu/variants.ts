@@ -1,3 +1,4 @@
+import { MATRIX_EXTENTS, MATRIX_LANES, type SubgroupMatrix } from "./subgroup-matrix.ts";
 import type { DType } from "./tensor.ts";
 import type { Variant } from "./variant.ts";
 
@@ -59,12 +60,24 @@ export function tiled({ rows, columns }: Tile, dtype: DType): Variant {
   return { ...storedWeights(dtype), constants: { ROWS: rows, COLUMNS: columns } };
 }
 
+/** A product on tensor cores of these extents, with weights of this type. */
+export function matrixProduct({ rows, columns, depth, lanes }: SubgroupMatrix, dtype: DType): Variant {
+  const stored = storedWeights(dtype);
+  const constants = { ...stored?.constants, SUBGROUP: lanes, ROWS: rows, COLUMNS: columns, DEPTH: depth };
+  return { ...stored, constants };
+}
+
 const shared = SUBGROUPS.map(sharedAttention);
 const perHeadSize = Array.from({ length: LARGEST_HEAD / 4 }, (_, i) => 4 * (i + 1)).flatMap((headSize) => [
   laneAttention(headSize, 1),
   laneAttention(headSize, 4),
 ]);
 const stored = (["f16", "int8", "int4"] as const).map((dtype) => storedWeights(dtype)!);
+const matrices = MATRIX_EXTENTS.flatMap(([rows, columns, depth]) =>
+  MATRIX_LANES.flatMap((lanes) =>
+    (["f16", "int8", "int4"] as const).map((dtype) => matrixProduct({ rows, columns, depth, lanes }, dtype)),
+  ),
+);
 const [walked, differentiated] = [WALK_TILES, GRADIENT_TILES].map((tiles) =>
   Object.values(tiles).flatMap((tile: Tile) => [tiled(tile, "f32"), tiled(tile, "f16")]),
 );
@@ -81,6 +94,7 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   attention_shared_dq: shared,
   attention_shared_dkv: shared,
   product: stored,
+  product_matrix: matrices,
   product_registers: stored,
   product_rows: stored,
   product_strided: stored,

@@ -1,3 +1,6 @@
+import type { SubgroupMatrix } from "../gpu/subgroup-matrix.ts";
+import type { DType } from "../gpu/tensor.ts";
+
 /**
  * Which kernel makes a product, and in how many parts: the one place where adapters and shapes are told apart.
  *
@@ -7,19 +10,31 @@
  * | (L = 8, or 16 where there are 16)         | groups of four, A^T             | product_columns.wgsl  | 32 x 4 L      |
  * |                                           | else                            | product_strided.wgsl  | 32 x 4 L      |
  * | software, subgroups of fewer lanes        | any                             | product_registers.wgsl| 8 x 64        |
+ * | tensor cores (Gpu.subgroupMatrix)         | 32 rows or more, B in f16 or    | product_matrix.wgsl   | 128 x 128     |
+ * |                                           | fewer bits, A as it is          |                       |               |
  * | any other                                 | any                             | product.wgsl          | 64 x 64       |
  *
  * The first three share every element they load across a subgroup's registers: on a software adapter a load costs as
  * much as dozens of multiplications, whereas on a GPU the loads of neighbouring lanes are one transaction, and
  * workgroup memory shares them further. Where subgroups are too narrow to share much (SwiftShader's have four lanes),
  * each lane reads for itself: a barrier costs more there than the loads it saves.
+ *
+ * Tensor cores multiply f16: they serve the frozen language model, whose weights are stored so. What is trained (weights in
+ * f32, and their gradients) keeps f32 products. `--weights f32` keeps them everywhere.
  */
 export type ProductChoice =
   | { readonly kernel: "rows"; readonly lanes: 8 | 16; readonly rows: 8 | 32 }
   | { readonly kernel: "columns" | "strided"; readonly lanes: 8 | 16; readonly splits: number }
-  | { readonly kernel: "tile" | "registers"; readonly splits: number };
+  | { readonly kernel: "tile" | "registers"; readonly splits: number }
+  | { readonly kernel: "matrix"; readonly matrix: SubgroupMatrix };
 
-/** What the choice depends on. */
+/** What the choice depends on: a Step, or a Gpu. */
+export interface ProductAdapter {
+  readonly sharedSubgroup: number;
+  readonly subgroupMatrix: SubgroupMatrix | null;
+}
+
+/** And the product. */
 export interface ProductTraits {
   readonly m: number;
   readonly n: number;
@@ -27,6 +42,8 @@ export interface ProductTraits {
   readonly transposeA: boolean;
   /** Rows, columns, row lengths and offsets allow reading and writing groups of four. */
   readonly groupsOfFour: boolean;
+  /** Storage of B. */
+  readonly stored: DType;
 }
 
 /** Workgroups that keep a software adapter's cores busy to the end. */
@@ -36,11 +53,16 @@ const GPU_WORKGROUPS = 128;
 /** A part of a split reduction is at least this long, so that adding the parts stays cheap beside it. */
 const LEAST_DEPTH = 256;
 
-/** The kernel for an adapter: `sharedSubgroup` is Gpu.sharedSubgroup. */
+/** Fewer rows would leave most of a tile of 128 empty. */
+const LEAST_MATRIX_ROWS = 32;
+
+/** The kernel for a product on an adapter. */
 export function chooseProduct(
-  { m, n, k, transposeA, groupsOfFour }: ProductTraits,
-  sharedSubgroup: number,
+  { m, n, k, transposeA, groupsOfFour, stored }: ProductTraits,
+  { sharedSubgroup, subgroupMatrix }: ProductAdapter,
 ): ProductChoice {
+  if (subgroupMatrix && stored !== "f32" && !transposeA && m >= LEAST_MATRIX_ROWS)
+    return { kernel: "matrix", matrix: subgroupMatrix };
   // Only weight gradients have reductions (over the tokens) much longer than their output is large.
   const splits = (tileRows: number, tileColumns: number, wanted: number) => {
     const tiles = Math.ceil(m / tileRows) * Math.ceil(n / tileColumns);

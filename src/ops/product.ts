@@ -4,6 +4,7 @@ import type { Step } from "../gpu/step.ts";
 import { rowBytes, type Tensor } from "../gpu/tensor.ts";
 import { withWeights } from "../gpu/variant.ts";
 import { chooseProduct } from "./product-choice.ts";
+import { matrixProductOf } from "./product-matrix.ts";
 
 export interface ProductShape {
   readonly m: number;
@@ -67,8 +68,9 @@ export function product(
       k,
       transposeA,
       groupsOfFour: grouped.every((extent) => extent % 4 === 0),
+      stored: b.dtype,
     },
-    step.sharedSubgroup,
+    step,
   );
   const shape = { m, n, k, lda, ldb, ldc, a_offset: aOffset };
   const cost = {
@@ -78,6 +80,14 @@ export function product(
   // The bits of the kernels' constants BIAS, RESIDUAL and ACCUMULATE.
   const added = (bias ? 1 : 0) | (residual ? 2 : 0);
   const epilogue = { bias: bias ?? a, residual: residual ?? a };
+  if (choice.kernel === "matrix") {
+    const layout = { lda, ldb, ldc, aOffset, cOffset, transposeB };
+    matrixProductOf(step, a, b, c, { m, n, k }, layout, choice.matrix, {
+      ...epilogue,
+      added: added | (accumulate ? 4 : 0),
+    });
+    return;
+  }
   if (choice.kernel === "rows") {
     const { lanes, rows } = choice;
     step.run(withWeights(kernels.product_rows, b.dtype), {

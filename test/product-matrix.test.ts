@@ -1,0 +1,224 @@
+/**
+ * Products on tensor cores. Packing runs on every adapter; the product where there are subgroup matrices: on a GPU that
+ * has them, or Mesa's lavapipe from 25.2 on (test/newer-lavapipe.sh).
+ */
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { floatToHalf, halfToFloat } from "../src/files/half.ts";
+import { kernels } from "../src/gpu/kernels.generated.ts";
+import { findSubgroupMatrix } from "../src/gpu/subgroup-matrix.ts";
+import { variantSource } from "../src/gpu/variant.ts";
+import { matrixProduct } from "../src/gpu/variants.ts";
+import { packWeights } from "../src/llm/weight-stream.ts";
+import { chooseProduct } from "../src/ops/product-choice.ts";
+import { packRows } from "../src/ops/product-matrix.ts";
+import { assertClose, noise, relativeError } from "./close.ts";
+import { openTestGpu } from "./gpu.ts";
+import { describeProduct, type ProductCase, runProduct } from "./product-case.ts";
+import { KERNEL_F32, STORAGE } from "./tolerances.ts";
+
+const BARRIER = "workgroupBarrier();";
+
+const t = suite("products on tensor cores");
+const gpu = await openTestGpu();
+t.after(() => gpu.close());
+
+/** What pack_rows.wgsl makes of a row, from its definition. */
+function packed(row: Float32Array): { values: number[]; scale: number } {
+  const most = row.reduce((largest, x) => Math.max(largest, Math.abs(x)), 0);
+  const exponent = Math.max(Math.floor(Math.log2(most)), -112) - 14;
+  const scale = 2 ** exponent;
+  return { values: Array.from(row, (x) => halfToFloat(floatToHalf(x / scale))), scale };
+}
+
+async function packOnGpu(a: Float32Array<ArrayBuffer>, rows: number, width: number, margin: number) {
+  const step = gpu.step("pack");
+  const layout = { rows, width, lda: width + margin, offset: margin };
+  const result = packRows(step, step.upload(a), layout);
+  const words = step.read(result.packed);
+  const scales = step.readFloats(result.scales);
+  await step.submit();
+  return { words: (await words) as Uint32Array, scales: await scales };
+}
+
+for (const [rows, width, margin] of [
+  [1, 1, 0],
+  [3, 31, 0],
+  [5, 64, 4],
+  [2, 193, 3],
+  [70, 33, 1],
+]) {
+  t(`packing [${rows}, ${width}], margin ${margin}: f16 of each element over a power of two`, async () => {
+    const pitch = width + margin;
+    const a = noise(margin + rows * pitch, 7);
+    // Rows of every magnitude that f32 has; subnormal numbers may be flushed to zero.
+    const magnitudes = [1, 1e-30, 3e37, 1e-3, 1e-33];
+    for (let i = 0; i < rows; i++)
+      for (let k = 0; k < width; k++) a[margin + i * pitch + k] *= magnitudes[i % magnitudes.length];
+    const { words, scales } = await packOnGpu(a, rows, width, margin);
+    const perRow = words.length / rows;
+    assert.is(perRow, 16 * Math.ceil(width / 32));
+    for (let i = 0; i < rows; i++) {
+      const expected = packed(a.slice(margin + i * pitch, margin + i * pitch + width));
+      assert.is(scales[i], expected.scale, `scale of row ${i}`);
+      const got = Array.from({ length: 2 * perRow }, (_, k) =>
+        halfToFloat((words[i * perRow + (k >> 1)] >>> (16 * (k & 1))) & 0xffff),
+      );
+      assert.equal(got.slice(0, width), expected.values, `row ${i}`);
+      assert.ok(
+        got.slice(width).every((x) => x === 0),
+        `zeros after row ${i}`,
+      );
+    }
+  });
+}
+
+t(
+  "a row of zeros packs to zeros; one with NaN or infinity makes NaN, and its neighbours do not",
+  async () => {
+    const a = new Float32Array(4 * 40).fill(1);
+    a.fill(0, 0, 40);
+    a[40 + 39] = Number.NaN;
+    a[80] = Number.NEGATIVE_INFINITY;
+    const { words, scales } = await packOnGpu(a, 4, 40, 0);
+    assert.ok(words.subarray(0, 32).every((word) => word === 0));
+    assert.ok(scales[0] > 0 && Number.isFinite(scales[0]));
+    assert.ok(Number.isNaN(scales[1]) && Number.isNaN(scales[2]));
+    assert.is(scales[3], 2 ** -14);
+  },
+);
+
+t("matrices are used with f32 sums and subgroups of one size only, the larger ones first", () => {
+  const features = new Set(["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"]);
+  const config = (resultComponentType: string, M: number, N: number, K: number) => ({
+    componentType: "f16",
+    resultComponentType,
+    M,
+    N,
+    K,
+  });
+  const nvidia = {
+    subgroupMinSize: 32,
+    subgroupMaxSize: 32,
+    subgroupMatrixConfigs: [config("f16", 16, 16, 16), config("f32", 16, 8, 8), config("f32", 16, 16, 16)],
+  };
+  assert.equal(findSubgroupMatrix(features, nvidia), { rows: 16, columns: 16, depth: 16, lanes: 32 });
+  assert.is(findSubgroupMatrix(new Set(["subgroups"]), nvidia), null);
+  assert.is(findSubgroupMatrix(features, { ...nvidia, subgroupMinSize: 16 }), null);
+  const sums16 = { ...nvidia, subgroupMatrixConfigs: [config("f16", 16, 16, 16)] };
+  assert.is(findSubgroupMatrix(features, sums16), null);
+  const apple = { ...nvidia, subgroupMatrixConfigs: [config("f32", 8, 8, 8)] };
+  assert.equal(findSubgroupMatrix(features, apple), { rows: 8, columns: 8, depth: 8, lanes: 32 });
+});
+
+t("tensor cores take stored weights and rows enough; what is trained stays f32", () => {
+  const adapter = { sharedSubgroup: 0, subgroupMatrix: { rows: 16, columns: 16, depth: 16, lanes: 32 } };
+  const traits = { m: 32, n: 64, k: 64, transposeA: false, groupsOfFour: true, stored: "f16" } as const;
+  assert.is(chooseProduct(traits, adapter).kernel, "matrix");
+  assert.is(chooseProduct({ ...traits, stored: "int4" }, adapter).kernel, "matrix");
+  assert.is(chooseProduct({ ...traits, m: 31 }, adapter).kernel, "tile");
+  assert.is(chooseProduct({ ...traits, stored: "f32" }, adapter).kernel, "tile");
+  assert.is(chooseProduct(traits, { ...adapter, subgroupMatrix: null }).kernel, "tile");
+});
+
+const matrix = gpu.offeredMatrix;
+if (!matrix) console.log(`SKIPPED: the product itself, ${gpu.adapterName} has no subgroup matrices`);
+
+/** Runs a case on the matrices; `exact` rounds what the kernel rounds, so that only the f32 sums are left to differ. */
+async function runMatrix(c: ProductCase, exact: boolean) {
+  const own = gpu.subgroupMatrix;
+  gpu.subgroupMatrix = matrix;
+  const rounding = {
+    a(values: Float32Array): Float32Array {
+      const { values: halves, scale } = packed(values);
+      return Float32Array.from(halves, (x) => x * scale);
+    },
+    b: (value: number) => halfToFloat(floatToHalf(value)),
+  };
+  return runProduct(gpu, c, exact ? rounding : undefined).finally(() => {
+    gpu.subgroupMatrix = own;
+  });
+}
+
+const shapes = [
+  [32, 1, 1],
+  [33, 7, 9],
+  [40, 72, 64],
+  [64, 64, 32],
+  [67, 36, 172],
+  [131, 197, 65],
+  [127, 129, 257],
+] as const;
+
+for (const storage of ["f16", "int8", "int4"] as const) {
+  for (const orientation of ["A B^T", "A B"] as const) {
+    for (const [i, shape] of (matrix ? shapes : []).entries()) {
+      const c: ProductCase = {
+        shape,
+        orientation,
+        storage,
+        bias: i % 2 === 0,
+        residual: i % 3 === 0,
+        accumulate: i % 4 === 1,
+        margin: i % 2 ? 0 : i,
+      };
+      t(`${describeProduct(c)}`, async () => {
+        const { actual, expected } = await runMatrix(c, true);
+        assertClose("C, against its own roundings", actual, expected, KERNEL_F32);
+        const plain = await runMatrix(c, false);
+        assertClose("C", plain.actual, plain.expected, STORAGE.f16.kernel);
+        assert.equal(plain.actual, actual, "repeats to the bit");
+        const margin = c.margin ?? 0;
+        const between = (_: number, at: number) =>
+          at < margin || (at - margin) % (shape[1] + margin) >= shape[1];
+        assert.equal(actual.filter(between), Float32Array.from(expected.filter(between)));
+      });
+    }
+  }
+}
+
+if (matrix) {
+  t("rows of any magnitude keep their bits, as gradients need", async () => {
+    for (const magnitude of [1e-12, 1, 1e12]) {
+      const c: ProductCase = { shape: [35, 40, 96], orientation: "A B", storage: "f16", magnitude };
+      const { actual, expected } = await runMatrix(c, true);
+      assertClose(`magnitude ${magnitude}`, actual, expected, KERNEL_F32);
+    }
+  });
+
+  t("without a barrier between its subgroups the product is wrong", async () => {
+    const [m, n, k] = [67, 72, 96];
+    const [a, w] = [noise(m * k, 1), noise(n * k, 2)];
+    const weight = gpu.parameter([n, k], "f16", packWeights(w, k, "f16"));
+    const pieces = variantSource(kernels.product_matrix.source, matrixProduct(matrix, "f16")).split(BARRIER);
+    assert.is(pieces.length, 5);
+    const run = async (removed: number) => {
+      const source = pieces.reduce((left, right, i) => left + (i === removed ? "" : BARRIER) + right);
+      const step = gpu.step("barriers");
+      const packing = packRows(step, step.upload(a), { rows: m, width: k, lda: k, offset: 0 });
+      const c = step.tensor([m, n]);
+      const { packed: rows, scales } = packing;
+      step.run(
+        { ...kernels.product_matrix, name: `product_matrix without barrier ${removed}`, source },
+        {
+          bindings: { a: rows, weights: weight, scales, bias: scales, residual: scales, c },
+          params: { m, n, k, words: rows.shape[1], ldb: k, ldc: n, c_offset: 0, added: 0 },
+          overrides: { TRANSPOSE_B: true },
+          workgroups: [Math.ceil(n / (8 * matrix.columns)), Math.ceil(m / (8 * matrix.rows))],
+        },
+      );
+      const read = step.readFloats(c);
+      await step.submit();
+      return read;
+    };
+    const expected = await run(0);
+    // The other two keep the lanes of one subgroup apart, which lavapipe runs in lockstep: nothing can show there.
+    for (const removed of [1, 2]) {
+      const error = relativeError(await run(removed), expected);
+      assert.ok(!(error <= KERNEL_F32), `barrier ${removed} makes no difference`);
+    }
+    gpu.release(weight);
+  });
+}
+
+t.run();
