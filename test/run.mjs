@@ -3,6 +3,7 @@
 // LASER_TEST_JOBS files run at a time (default 1: the adapter is often the CPU itself). Ends with the line
 // "N passed, N failed" and exits with 1 on any failure. Counted are uvu's tests; a file that crashes, runs longer
 // than LASER_TEST_LIMIT seconds (default 900: SwiftShader is slow), was not built or holds no test counts as one failure.
+// LASER_TEST_NODE is the Node that runs them (test/newer-lavapipe.sh makes one on another driver).
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -46,7 +47,7 @@ function runFile(name) {
   }
   return new Promise((resolve) => {
     const started = performance.now();
-    const child = spawn(process.execPath, [file], {
+    const child = spawn(process.env.LASER_TEST_NODE || process.execPath, [file], {
       stdio: ["ignore", "pipe", "pipe"],
       detached: process.platform !== "win32",
     });
