@@ -82,7 +82,8 @@ export async function time(gpu, record) {
 }
 
 /**
- * What the device can do at most: `gflops` of f32 multiply-adds from registers, `gbytes` of a copy (read and written; the
+ * What the device can do at most: `gflops` of f32 multiply-adds from registers, `matrixGflops` of f16 ones on tensor cores
+ * (null without any), `gbytes` of a copy (read and written; the
  * faster of a copying kernel and the device's own copy), and what dispatches and submits cost.
  */
 export async function measureLimits(gpu) {
@@ -114,10 +115,27 @@ export async function measureLimits(gpu) {
   gpu.release(to);
   return {
     gflops: (lanes * turns * 4 * 12 * 2) / fma.median / 1e6,
+    matrixGflops: await matrixLimit(gpu),
     gbytes: (2 * bytes) / Math.min(copy.median, transfer.median) / 1e6,
     kernelGbytes: (2 * bytes) / copy.median / 1e6,
     dispatch: await overhead(gpu),
   };
+}
+
+/** GFLOP/s of subgroup matrices that stay in registers, or null where there are none. */
+async function matrixLimit(gpu) {
+  const matrix = gpu.offeredMatrix;
+  if (!matrix) return null;
+  const groups = gpu.software ? 8 : 1024;
+  const turns = gpu.software ? 16 : 1024;
+  const { rows, columns, depth } = matrix;
+  const y = gpu.parameter([groups * 64 * rows * columns]);
+  const kernel = laser.variantOf(laser.kernels.limits_matrix, laser.onMatrices(matrix));
+  const { median } = await time(gpu, (step) => {
+    step.run(kernel, { bindings: { y }, params: { turns, left: 0.5, right: 0.25 }, workgroups: [groups] });
+  });
+  gpu.release(y);
+  return (groups * 64 * turns * 2 * rows * columns * depth) / median / 1e6;
 }
 
 /** Milliseconds of one more empty dispatch in a step, and of a submit with its wait. */
@@ -156,8 +174,11 @@ export async function open(title) {
   const results = [];
   if (!json) {
     console.log(`${title}\n${settings(gpu)}`);
+    const matrices = limits.matrixGflops
+      ? `, ${limits.matrixGflops.toFixed(1)} GFLOP/s of f16 on subgroup matrices`
+      : "";
     console.log(
-      `limits measured now: ${limits.gflops.toFixed(1)} GFLOP/s of f32 multiply-adds, ${limits.gbytes.toFixed(1)} GB/s of a copy`,
+      `limits measured now: ${limits.gflops.toFixed(1)} GFLOP/s of f32 multiply-adds, ${limits.gbytes.toFixed(1)} GB/s of a copy${matrices}`,
     );
   }
   return {
@@ -166,7 +187,7 @@ export async function open(title) {
     results,
     /**
      * Times one case and prints its line. `cost`: operations and bytes of one repetition, those that the work needs at
-     * least. The share is of the limit that binds: the larger of the two.
+     * least, and whether tensor cores do it (`matrices`). The share is of the limit that binds: the larger of the two.
      */
     async run(name, cost, record) {
       const timing = await time(gpu, record);
@@ -199,10 +220,11 @@ function settings(gpu) {
     .join("; ");
 }
 
-function rates({ flops = 0, bytes = 0 }, milliseconds, limits) {
+function rates({ flops = 0, bytes = 0, matrices = false }, milliseconds, limits) {
   const gflops = flops / milliseconds / 1e6;
   const gbytes = bytes / milliseconds / 1e6;
-  return { gflops, gbytes, share: Math.max(gflops / limits.gflops, gbytes / limits.gbytes) };
+  const mostGflops = matrices ? limits.matrixGflops : limits.gflops;
+  return { gflops, gbytes, share: Math.max(gflops / mostGflops, gbytes / limits.gbytes) };
 }
 
 const HEADING = `\n${"".padEnd(66)}${"ms".padStart(10)}${"least .. most".padStart(24)}${"GFLOP/s".padStart(9)}${"GB/s".padStart(8)}   limit`;

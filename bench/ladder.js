@@ -39,20 +39,20 @@ async function values(record) {
 }
 
 /** Times each version of one piece of work; `reference(i)` is element i of the result in float64. */
-async function ladder(work, flops, versions, size, reference) {
+async function ladder(work, flops, versions, size, reference, tolerance = 1e-3) {
   let first;
-  for (const [name, subgroup, record] of versions) {
+  for (const [name, subgroup, record, matrices = false] of versions) {
     const run = (step) => as(subgroup, () => record(step));
     const found = await values(run);
     for (let probe = 0; probe < 16; probe++) {
       const i = (probe * 7919) % size;
       const error = Math.abs(found[i] - reference(i));
-      if (!(error < 1e-3)) throw new Error(`${work}, ${name}: element ${i} is off by ${error}`);
+      if (!(error < tolerance)) throw new Error(`${work}, ${name}: element ${i} is off by ${error}`);
     }
     first ??= found;
     const off = found.reduce((most, value, i) => Math.max(most, Math.abs(value - first[i])), 0);
-    if (!(off < 1e-3)) throw new Error(`${work}, ${name}: off by ${off} from the first version`);
-    await bench.run(`${work}: ${name}`, { flops }, run);
+    if (!(off < 2 * tolerance)) throw new Error(`${work}, ${name}: off by ${off} from the first version`);
+    await bench.run(`${work}: ${name}`, { flops, matrices }, run);
   }
 }
 
@@ -108,6 +108,39 @@ async function products([m, n, k]) {
   for (const tensor of [tx, tw, tdy]) gpu.release(tensor);
 }
 
+/** Frozen weights in f16: tensor cores multiply them where there are any, and round the rows of x to f16. */
+async function frozenProduct([m, n, k]) {
+  const [x, w] = [noise(m * k, 1), noise(n * k, 2)];
+  const tx = gpu.parameter([m, k], "f32", x);
+  const tw = gpu.parameter([n, k], "f16", laser.packWeights(w, k, "f16"));
+  const by = (matrix) => (step) => {
+    const before = gpu.subgroupMatrix;
+    gpu.subgroupMatrix = matrix;
+    try {
+      return linear(step, tx, tw);
+    } finally {
+      gpu.subgroupMatrix = before;
+    }
+  };
+  const versions = PRODUCTS.map(([what, subgroup]) => [what, subgroup, by(null)]);
+  const matrix = gpu.offeredMatrix;
+  if (matrix) versions.push(["product_matrix (tensor cores)", own, by(matrix), true]);
+  await ladder(
+    `y = x W^T, M ${m}, W [${n} x ${k}] in f16`,
+    2 * m * n * k,
+    versions,
+    m * n,
+    (i) => {
+      let sum = 0;
+      for (let l = 0; l < k; l++) sum += x[Math.floor(i / n) * k + l] * w[(i % n) * k + l];
+      return sum;
+    },
+    // Both operands rounded to 11 bits.
+    2 ** -11 * Math.sqrt(k),
+  );
+  for (const tensor of [tx, tw]) gpu.release(tensor);
+}
+
 async function attention(length, heads, headSize) {
   const width = heads * headSize;
   const stride = 3 * width;
@@ -144,10 +177,16 @@ async function attention(length, heads, headSize) {
 try {
   if (quick) {
     await products([64, 32, 48]);
+    await frozenProduct([64, 40, 96]);
     await attention(40, 2, 16);
   } else {
     await products([1024, 256, 256]);
     await products([16, 768, 768]);
+    await frozenProduct([512, 256, 256]);
+    if (!gpu.software) {
+      await products([4096, 4096, 4096]);
+      await frozenProduct([4096, 4096, 4096]);
+    }
     await attention(256, 12, 64);
   }
 } catch (error) {

@@ -3,8 +3,10 @@ import { json, open } from "./harness.js";
 
 const bench = await open("Limits of this device");
 if (!json) {
-  const { gflops, gbytes, kernelGbytes, dispatch } = bench.limits;
+  const { gflops, matrixGflops, gbytes, kernelGbytes, dispatch } = bench.limits;
   console.log(`f32 multiply-adds from registers   ${gflops.toFixed(1)} GFLOP/s`);
+  const matrices = matrixGflops ? `${matrixGflops.toFixed(1)} GFLOP/s` : "none here";
+  console.log(`f16 subgroup matrices, f32 sums    ${matrices}`);
   console.log(`copying kernel, read + written     ${kernelGbytes.toFixed(1)} GB/s`);
   console.log(`copy of a buffer, read + written   ${gbytes.toFixed(1)} GB/s`);
   console.log(`one more dispatch in a step        ${(1000 * dispatch.each).toFixed(0)} us`);

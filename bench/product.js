@@ -22,23 +22,30 @@ const shapes = [
   [16, 512, 768, "few rows"],
   [1, 768, 768, "one row"],
 ].filter(([m, n, k]) => !quick || m * n * k <= 2 ** 26);
-/** The same, of frozen layers. */
+/** The same, of frozen layers; on GPUs those of Llama 2 7B, too. */
 const frozen = [
   [2048, 344, 128, "tiny backbone, gate"],
   [1024, 768, 512, "projection"],
   [16, 512, 768, "few rows"],
 ].filter(([m, n, k]) => !quick || m * n * k <= 2 ** 24);
 
+/** Too much work for a software adapter. */
+const large = [
+  [4096, 4096, 4096, "4096^3"],
+  [1600, 22016, 4096, "Llama 2 7B, gate and up"],
+  [1600, 4096, 11008, "Llama 2 7B, down"],
+];
+
 const bench = await open("Products of a linear layer, [M] rows, weight [N x K]");
 const { gpu } = bench;
 
 /** Throws when one of a few elements of y differs from float64: a wrong product must not be timed. */
-function check(name, actual, expected, [rows, columns], depth) {
+function check(name, actual, expected, [rows, columns], depth, tolerance = 1e-5) {
   for (let probe = 0; probe < 16; probe++) {
     const i = (probe * 7919) % rows;
     const j = (probe * 104729) % columns;
     const error = Math.abs(actual[i * columns + j] - expected(i, j));
-    if (!(error < 1e-5 * depth)) throw new Error(`${name}: element [${i}, ${j}] is off by ${error}`);
+    if (!(error < tolerance * depth)) throw new Error(`${name}: element [${i}, ${j}] is off by ${error}`);
   }
 }
 
@@ -74,8 +81,10 @@ async function shape([m, n, k, what], sharedSubgroup, suffix) {
   for (const tensor of [x, w, dy, dw]) gpu.release(tensor);
 }
 
-/** y and dx with W in a storage of frozen weights, checked against what an embedding look-up reads from it. */
-async function stored([m, n, k, what], storage) {
+/** y and dx with W in a storage of frozen weights, on tensor cores or (matrix: null) without, checked against what an embedding look-up reads from it. */
+async function stored([m, n, k, what], storage, matrix) {
+  const ownMatrix = gpu.subgroupMatrix;
+  gpu.subgroupMatrix = matrix;
   const data = { x: noise(m * k, 1), dy: noise(m * n, 3) };
   const x = gpu.parameter([m, k], "f32", data.x);
   const dy = gpu.parameter([m, n], "f32", data.dy);
@@ -87,19 +96,30 @@ async function stored([m, n, k, what], storage) {
   const dx = step.readFloats(linearInputGradient(step, dy, w));
   await step.submit();
   const v = await values;
-  check("y", await y, (i, j) => dot(k, (l) => data.x[i * k + l] * v[j * k + l]), [m, n], k);
-  check("dx", await dx, (i, j) => dot(n, (l) => data.dy[i * n + l] * v[l * k + j]), [m, k], n);
-  const label = `M ${m}, W [${n} x ${k}] ${what}, ${storage}`;
-  const cost = { flops: 2 * m * n * k, bytes: 4 * (m * k + m * n) + w.bytes };
+  // Tensor cores round x and dy to f16.
+  const tolerance = matrix ? 1e-3 : 1e-5;
+  check("y", await y, (i, j) => dot(k, (l) => data.x[i * k + l] * v[j * k + l]), [m, n], k, tolerance);
+  check("dx", await dx, (i, j) => dot(n, (l) => data.dy[i * n + l] * v[l * k + j]), [m, k], n, tolerance);
+  const matrices = matrix !== null && m >= 32 && storage !== "f32";
+  const label = `M ${m}, W [${n} x ${k}] ${what}, ${storage}${matrices ? ", tensor cores" : ""}`;
+  const cost = { flops: 2 * m * n * k, bytes: 4 * (m * k + m * n) + w.bytes, matrices };
   await bench.run(`y   ${label}`, cost, (step) => [linear(step, x, w)]);
   await bench.run(`dx  ${label}`, cost, (step) => [linearInputGradient(step, dy, w)]);
   for (const tensor of [x, w, dy]) gpu.release(tensor);
+  gpu.subgroupMatrix = ownMatrix;
 }
 
 const own = gpu.sharedSubgroup;
 try {
   for (const each of shapes) await shape(each, own, "");
-  for (const each of frozen) for (const storage of laser.WEIGHT_STORAGES) await stored(each, storage);
+  const frozenShapes = gpu.software || quick ? frozen : [...frozen, ...large];
+  for (const each of frozenShapes) {
+    for (const storage of laser.WEIGHT_STORAGES) {
+      if (gpu.offeredMatrix && storage !== "f32" && each[0] >= 32)
+        await stored(each, storage, gpu.offeredMatrix);
+      await stored(each, storage, null);
+    }
+  }
   if (own >= 8)
     for (const each of [shapes[0], shapes[2], shapes[6] ?? shapes[5]]) await shape(each, 0, ", tile");
 } catch (error) {

@@ -8,7 +8,7 @@ import { floatToHalf, halfToFloat } from "../src/files/half.ts";
 import { kernels } from "../src/gpu/kernels.generated.ts";
 import { findSubgroupMatrix } from "../src/gpu/subgroup-matrix.ts";
 import { variantSource } from "../src/gpu/variant.ts";
-import { matrixProduct } from "../src/gpu/variants.ts";
+import { onMatrices } from "../src/gpu/variants.ts";
 import { packWeights } from "../src/llm/weight-stream.ts";
 import { chooseProduct } from "../src/ops/product-choice.ts";
 import { packRows } from "../src/ops/product-matrix.ts";
@@ -148,6 +148,8 @@ const shapes = [
   [67, 36, 172],
   [131, 197, 65],
   [127, 129, 257],
+  // Two bands of packed rows.
+  [70, 5, 140_000],
 ] as const;
 
 for (const storage of ["f16", "int8", "int4"] as const) {
@@ -190,7 +192,7 @@ if (matrix) {
     const [m, n, k] = [67, 72, 96];
     const [a, w] = [noise(m * k, 1), noise(n * k, 2)];
     const weight = gpu.parameter([n, k], "f16", packWeights(w, k, "f16"));
-    const pieces = variantSource(kernels.product_matrix.source, matrixProduct(matrix, "f16")).split(BARRIER);
+    const pieces = variantSource(kernels.product_matrix.source, onMatrices(matrix, "f16")).split(BARRIER);
     assert.is(pieces.length, 5);
     const run = async (removed: number) => {
       const source = pieces.reduce((left, right, i) => left + (i === removed ? "" : BARRIER) + right);

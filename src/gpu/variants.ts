@@ -60,8 +60,8 @@ export function tiled({ rows, columns }: Tile, dtype: DType): Variant {
   return { ...storedWeights(dtype), constants: { ROWS: rows, COLUMNS: columns } };
 }
 
-/** A product on tensor cores of these extents, with weights of this type. */
-export function matrixProduct({ rows, columns, depth, lanes }: SubgroupMatrix, dtype: DType): Variant {
+/** A kernel for tensor cores of these extents; where it reads weights, of this type. */
+export function onMatrices({ rows, columns, depth, lanes }: SubgroupMatrix, dtype: DType = "f32"): Variant {
   const stored = storedWeights(dtype);
   const constants = { ...stored?.constants, SUBGROUP: lanes, ROWS: rows, COLUMNS: columns, DEPTH: depth };
   return { ...stored, constants };
@@ -73,10 +73,8 @@ const perHeadSize = Array.from({ length: LARGEST_HEAD / 4 }, (_, i) => 4 * (i + 
   laneAttention(headSize, 4),
 ]);
 const stored = (["f16", "int8", "int4"] as const).map((dtype) => storedWeights(dtype)!);
-const matrices = MATRIX_EXTENTS.flatMap(([rows, columns, depth]) =>
-  MATRIX_LANES.flatMap((lanes) =>
-    (["f16", "int8", "int4"] as const).map((dtype) => matrixProduct({ rows, columns, depth, lanes }, dtype)),
-  ),
+const tensorCores: readonly SubgroupMatrix[] = MATRIX_EXTENTS.flatMap(([rows, columns, depth]) =>
+  MATRIX_LANES.map((lanes) => ({ rows, columns, depth, lanes })),
 );
 const [walked, differentiated] = [WALK_TILES, GRADIENT_TILES].map((tiles) =>
   Object.values(tiles).flatMap((tile: Tile) => [tiled(tile, "f32"), tiled(tile, "f16")]),
@@ -94,7 +92,10 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   attention_shared_dq: shared,
   attention_shared_dkv: shared,
   product: stored,
-  product_matrix: matrices,
+  product_matrix: tensorCores.flatMap((matrix) =>
+    (["f16", "int8", "int4"] as const).map((dtype) => onMatrices(matrix, dtype)),
+  ),
+  limits_matrix: tensorCores.map((matrix) => onMatrices(matrix)),
   product_registers: stored,
   product_rows: stored,
   product_strided: stored,

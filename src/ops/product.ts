@@ -4,7 +4,7 @@ import type { Step } from "../gpu/step.ts";
 import { rowBytes, type Tensor } from "../gpu/tensor.ts";
 import { withWeights } from "../gpu/variant.ts";
 import { chooseProduct } from "./product-choice.ts";
-import { matrixProductOf } from "./product-matrix.ts";
+import { productOnMatrices } from "./product-matrix.ts";
 
 export interface ProductShape {
   readonly m: number;
@@ -82,7 +82,7 @@ export function product(
   const epilogue = { bias: bias ?? a, residual: residual ?? a };
   if (choice.kernel === "matrix") {
     const layout = { lda, ldb, ldc, aOffset, cOffset, transposeB };
-    matrixProductOf(step, a, b, c, { m, n, k }, layout, choice.matrix, {
+    productOnMatrices(step, a, b, c, { m, n, k }, layout, choice.matrix, {
       ...epilogue,
       added: added | (accumulate ? 4 : 0),
     });
