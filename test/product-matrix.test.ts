@@ -6,12 +6,16 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { floatToHalf, halfToFloat } from "../src/files/half.ts";
 import { kernels } from "../src/gpu/kernels.generated.ts";
+import type { Step } from "../src/gpu/step.ts";
 import { findSubgroupMatrix } from "../src/gpu/subgroup-matrix.ts";
+import type { Tensor } from "../src/gpu/tensor.ts";
 import { variantSource } from "../src/gpu/variant.ts";
 import { onMatrices } from "../src/gpu/variants.ts";
 import { packWeights } from "../src/llm/weight-stream.ts";
+import { gelu, geluGradient, swiglu, swigluGradient } from "../src/ops/activation.ts";
+import { layerNorm, rmsNorm } from "../src/ops/norm.ts";
+import { packRows, type RowSource } from "../src/ops/pack-rows.ts";
 import { chooseProduct } from "../src/ops/product-choice.ts";
-import { packRows } from "../src/ops/product-matrix.ts";
 import { assertClose, noise, relativeError } from "./close.ts";
 import { openTestGpu } from "./gpu.ts";
 import { describeProduct, type ProductCase, runProduct } from "./product-case.ts";
@@ -33,8 +37,8 @@ function packed(row: Float32Array): { values: number[]; scale: number } {
 
 async function packOnGpu(a: Float32Array<ArrayBuffer>, rows: number, width: number, margin: number) {
   const step = gpu.step("pack");
-  const layout = { rows, width, lda: width + margin, offset: margin };
-  const result = packRows(step, step.upload(a), layout);
+  const source = { form: "plain", a: step.upload(a), lda: width + margin, offset: margin } as const;
+  const result = packRows(step, source, { first: 0, rows, width });
   const words = step.read(result.packed);
   const scales = step.readFloats(result.scales);
   await step.submit();
@@ -87,6 +91,90 @@ t(
     assert.is(scales[3], 2 ** -14);
   },
 );
+
+/** Rows [3, 8) of what a source makes, packed by the fused form and by its own kernel and "plain". */
+async function bothWays(
+  width: number,
+  make: (step: Step) => {
+    readonly source: RowSource;
+    readonly x: Tensor;
+    readonly statistics?: readonly Tensor[];
+  },
+) {
+  const step = gpu.step("fused packing");
+  const { source, x, statistics = [] } = make(step);
+  const range = { first: 3, rows: 5, width };
+  const fused = packRows(step, source, range);
+  const apart = packRows(step, { form: "plain", a: x, lda: width, offset: 0 }, range);
+  const reads = [fused, apart].map(async ({ packed: words, scales }) => {
+    const [read, powers] = [step.read(words), step.readFloats(scales)];
+    return { words: await read, powers: await powers };
+  });
+  const kept = statistics.map((tensor) => step.readFloats(tensor));
+  await step.submit();
+  const [one, other] = (await Promise.all(reads)).map(({ words, powers }) =>
+    Float64Array.from({ length: 5 * width }, (_, i) => {
+      const k = i % width;
+      const word = words[Math.floor(i / width) * (words.length / 5) + (k >> 1)];
+      return halfToFloat((word >>> (16 * (k & 1))) & 0xffff) * powers[Math.floor(i / width)];
+    }),
+  );
+  // Sums in another order may round to the next f16.
+  assertClose("packed rows", one, other, 2 ** -11);
+  return Promise.all(kept);
+}
+
+for (const width of [1, 36, 193]) {
+  const [a, w, bias, dy] = [9 * width * 2, width, width, 9 * width * 2].map((n, i) => noise(n, 20 + i, 3));
+
+  t(
+    `norms made while packing, width ${width}: rows and statistics are those of their own kernels`,
+    async () => {
+      const rows = a.slice(0, 9 * width);
+      const [rstd, expectedRstd] = await bothWays(width, (step) => {
+        const [x, weight, own] = [step.upload(rows), step.upload(w), step.upload(new Float32Array(9))];
+        const apart = rmsNorm(step, x, weight, 1e-5);
+        const source = { form: "rmsNorm", a: x, weight, eps: 1e-5, rstd: own } as const;
+        return { source, x: apart.y, statistics: [own, apart.rstd] };
+      });
+      assertClose("rstd", rstd.slice(3, 8), expectedRstd.slice(3, 8), KERNEL_F32);
+      assert.equal(rstd[2], 0, "other rows' statistics are left alone");
+      const read = await bothWays(width, (step) => {
+        const [x, weight, b] = [step.upload(rows), step.upload(w), step.upload(bias)];
+        const [mean, own] = [step.upload(new Float32Array(9)), step.upload(new Float32Array(9))];
+        const apart = layerNorm(step, x, weight, b, 1e-5);
+        const source = { form: "layerNorm", a: x, weight, bias: b, eps: 1e-5, mean, rstd: own } as const;
+        return { source, x: apart.y, statistics: [mean, apart.mean, own, apart.rstd] };
+      });
+      for (const i of [0, 2])
+        assertClose("statistics", read[i].slice(3, 8), read[i + 1].slice(3, 8), KERNEL_F32);
+    },
+  );
+
+  t(`activations made while packing, width ${width}`, async () => {
+    await bothWays(width, (step) => {
+      const up = step.upload(a, [9, 2 * width]);
+      return { source: { form: "swiglu", a: up }, x: swiglu(step, up) };
+    });
+    await bothWays(width, (step) => {
+      const up = step.upload(a.slice(0, 9 * width), [9, width]);
+      return { source: { form: "gelu", a: up }, x: gelu(step, up, "tanh") };
+    });
+    await bothWays(2 * width, (step) => {
+      const up = step.upload(a, [9, 2 * width]);
+      const gradient = step.upload(dy.slice(0, 9 * width), [9, width]);
+      return { source: { form: "swigluGradient", a: up, gradient }, x: swigluGradient(step, gradient, up) };
+    });
+    await bothWays(width, (step) => {
+      const up = step.upload(a.slice(0, 9 * width), [9, width]);
+      const gradient = step.upload(dy.slice(0, 9 * width), [9, width]);
+      return {
+        source: { form: "geluGradient", a: up, gradient },
+        x: geluGradient(step, gradient, up, "tanh"),
+      };
+    });
+  });
+}
 
 t("matrices are used with f32 sums and subgroups of one size only, the larger ones first", () => {
   const features = new Set(["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"]);
@@ -197,9 +285,9 @@ if (matrix) {
     const run = async (removed: number) => {
       const source = pieces.reduce((left, right, i) => left + (i === removed ? "" : BARRIER) + right);
       const step = gpu.step("barriers");
-      const packing = packRows(step, step.upload(a), { rows: m, width: k, lda: k, offset: 0 });
+      const rowsOfA = { form: "plain", a: step.upload(a), lda: k, offset: 0 } as const;
+      const { packed: rows, scales } = packRows(step, rowsOfA, { first: 0, rows: m, width: k });
       const c = step.tensor([m, n]);
-      const { packed: rows, scales } = packing;
       step.run(
         { ...kernels.product_matrix, name: `product_matrix without barrier ${removed}`, source },
         {

@@ -14,14 +14,15 @@ import type { Packed } from "../ops/packed.ts";
 import { DecoderAttention } from "./decoder-attention.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import {
-  activate,
-  activateGradient,
+  activatedInputGradient,
   embedRows,
   type NormStatistics,
   norm,
   normInputGradient,
   project,
+  projectActivated,
   projectInputGradient,
+  projectNormed,
 } from "./decoder-parts.ts";
 import { type DecoderWeights, everyWeight, type LayerWeights } from "./decoder-weights.ts";
 import type { PromptBatch } from "./prompt.ts";
@@ -119,9 +120,7 @@ export class Decoder {
     rows: Tensor | null,
   ) {
     const { middle, up, kept } = this.layerToActivation(step, layer, x, sequences, rows);
-    const activated = activate(step, this.config, up);
-    const output = project(step, this.config, activated, layer.down, middle);
-    step.free(activated);
+    const output = projectActivated(step, this.config, up, layer.down, middle);
     return { output, kept };
   }
 
@@ -134,26 +133,22 @@ export class Decoder {
     rows: Tensor | null,
   ) {
     const { config } = this;
-    const n1 = norm(step, config, x, layer.inputNorm);
-    const qkv = project(step, config, n1.y, layer.qkv);
-    step.free(n1.y);
+    const { y: qkv, statistics: statistics1 } = projectNormed(step, config, x, layer.inputNorm, layer.qkv);
     const attended = this.attention.forward(step, qkv, layer.queryKeyNorm, sequences);
     const heads = rows ? gatherRows(step, attended.o, rows) : attended.o;
     const residual = rows ? gatherRows(step, x, rows) : x;
     const middle = project(step, config, heads, layer.output, residual);
     if (rows) for (const tensor of [heads, residual]) step.free(tensor);
-    const n2 = norm(step, config, middle, layer.mlpNorm);
-    const up = project(step, config, n2.y, layer.up);
-    step.free(n2.y);
+    const { y: up, statistics: statistics2 } = projectNormed(step, config, middle, layer.mlpNorm, layer.up);
     const projected = attended.turned === qkv ? [qkv] : [qkv, attended.turned];
-    const kept = [...n1.statistics, ...projected, attended.o, attended.lse, middle, ...n2.statistics, up];
+    const kept = [...statistics1, ...projected, attended.o, attended.lse, middle, ...statistics2, up];
     return {
       kept,
-      statistics1: n1.statistics,
+      statistics1,
       qkv,
       attended,
       middle,
-      statistics2: n2.statistics,
+      statistics2,
       up,
     };
   }
@@ -189,10 +184,8 @@ export class Decoder {
     const forward = this.layerToActivation(step, layer, x, sequences, rows);
     const { middle, statistics2, attended, qkv, statistics1, up } = forward;
     const dActivated = projectInputGradient(step, config, dOutput, layer.down);
-    const dUp = activateGradient(step, config, dActivated, up);
+    const dn2 = activatedInputGradient(step, config, dActivated, up, layer.up);
     step.free(dActivated);
-    const dn2 = projectInputGradient(step, config, dUp, layer.up);
-    step.free(dUp);
     let dMiddle = normInputGradient(step, dn2, middle, layer.mlpNorm, statistics2, dOutput);
     step.free(dn2);
     let dHeads = projectInputGradient(step, config, dMiddle, layer.output);

@@ -81,11 +81,10 @@ export function product(
   const added = (bias ? 1 : 0) | (residual ? 2 : 0);
   const epilogue = { bias: bias ?? a, residual: residual ?? a };
   if (choice.kernel === "matrix") {
-    const layout = { lda, ldb, ldc, aOffset, cOffset, transposeB };
-    productOnMatrices(step, a, b, c, { m, n, k }, layout, choice.matrix, {
-      ...epilogue,
-      added: added | (accumulate ? 4 : 0),
-    });
+    const source = { form: "plain", a, lda, offset: aOffset } as const;
+    const layout = { ldb, ldc, cOffset, transposeB };
+    const epilogue = { bias, residual, accumulate };
+    productOnMatrices(step, source, b, c, { m, n, k }, layout, choice.matrix, epilogue);
     return;
   }
   if (choice.kernel === "rows") {
