@@ -6,7 +6,8 @@
 // The pages of docs/kernels keep the figures.
 import { laser, noise, open, quick } from "./harness.js";
 
-const { linear, linearInputGradient, linearWeightGradient, packed, productNaive, selfAttention } = laser;
+const { crossAttention, crossEntropy, linear, linearInputGradient, linearWeightGradient } = laser;
+const { packed, productNaive, selfAttention, selfAttentionGradient } = laser;
 
 const bench = await open("Ladders: every version of a kernel on the same work, f32");
 const { gpu } = bench;
@@ -38,13 +39,16 @@ async function values(record) {
   return read;
 }
 
-/** Times each version of one piece of work; `reference(i)` is element i of the result in float64. */
+/**
+ * Times each version of one piece of work. `reference(i)` is element i of the result in float64; without it the versions
+ * are held against the first (gradients, whose forward pass was held against float64).
+ */
 async function ladder(work, flops, versions, size, reference, tolerance = 1e-3) {
   let first;
   for (const [name, subgroup, record, matrices = false] of versions) {
     const run = (step) => as(subgroup, () => record(step));
     const found = await values(run);
-    for (let probe = 0; probe < 16; probe++) {
+    for (let probe = 0; probe < 16 && reference; probe++) {
       const i = (probe * 7919) % size;
       const error = Math.abs(found[i] - reference(i));
       if (!(error < tolerance)) throw new Error(`${work}, ${name}: element ${i} is off by ${error}`);
@@ -164,14 +168,90 @@ async function attention(length, heads, headSize) {
     }
     return sum / total;
   };
+  const name = `causal attention, ${length} tokens, ${heads} heads of ${headSize}`;
+  const pairs = width * length * (length + 1);
+  const versions = (each) => ATTENTION.map(([what, subgroup]) => [what, subgroup, each]);
+  await ladder(name, 2 * pairs, versions(record), length * width, reference);
+  const both = (step) => {
+    const sequences = packed(step, [length]);
+    const { o, lse } = selfAttention(step, inputs, sequences, shape);
+    const gradient = step.tensor([length, stride]);
+    const part = (offset) => ({ tensor: gradient, offset, stride });
+    const into = { dq: part(0), dk: part(width), dv: part(2 * width) };
+    // The result stands for the gradient at the result: any numbers of its size would do.
+    selfAttentionGradient(step, o, o, lse, inputs, sequences, shape, into);
+    return gradient;
+  };
+  await ladder(`${name}, and backward`, 9 * pairs, versions(both), length * stride, null);
+  gpu.release(qkv);
+}
+
+/** Users with 32 queries and 50 keys each, as the M-Former reads a history. */
+async function cross(users, heads, headSize) {
+  const [queryLength, keyLength, width] = [32, 50, heads * headSize];
+  const rows = users * queryLength;
+  const keyRows = users * keyLength;
+  const [queries, memory] = [noise(rows * width, 5), noise(keyRows * 2 * width, 6)];
+  const q = gpu.parameter([rows, width], "f32", queries);
+  const kv = gpu.parameter([keyRows, 2 * width], "f32", memory);
+  const part = (tensor, offset, stride) => ({ tensor, offset, stride });
+  const inputs = { q: part(q, 0, width), k: part(kv, 0, 2 * width), v: part(kv, width, 2 * width) };
+  const record = (step) => {
+    const keys = { keyLengths: Array(users).fill(keyLength), owner: [...Array(users).keys()] };
+    return crossAttention(step, inputs, keys, { heads, headSize, queryLength }).o;
+  };
+  const reference = (i) => {
+    const [row, column] = [Math.floor(i / width), i % width];
+    const head = Math.floor(column / headSize) * headSize;
+    const first = Math.floor(row / queryLength) * keyLength;
+    let [total, sum] = [0, 0];
+    for (let key = first; key < first + keyLength; key++) {
+      let score = 0;
+      for (let d = head; d < head + headSize; d++)
+        score += queries[row * width + d] * memory[key * 2 * width + d];
+      const weight = Math.exp(score / Math.sqrt(headSize));
+      total += weight;
+      sum += weight * memory[key * 2 * width + width + column];
+    }
+    return sum / total;
+  };
   await ladder(
-    `causal attention, ${length} tokens, ${heads} heads of ${headSize}`,
-    2 * width * length * (length + 1),
-    ATTENTION.map(([name, subgroup]) => [name, subgroup, record]),
-    length * width,
+    `cross-attention, ${users} x (32 queries, 50 keys), ${heads} heads of ${headSize}`,
+    4 * width * rows * keyLength,
+    ATTENTION.map(([what, subgroup]) => [what, subgroup, record]),
+    rows * width,
     reference,
   );
-  gpu.release(qkv);
+  for (const tensor of [q, kv]) gpu.release(tensor);
+}
+
+/** The log-sum-exp over the items: fused, and where subgroups share loads in panels of scores. */
+async function itemSet(queries, count, width) {
+  const [h, items] = [noise(queries * width, 7), noise(count * width, 8)];
+  const th = gpu.parameter([queries, width], "f32", h);
+  const tItems = gpu.parameter([count, width], "f32", items);
+  const target = gpu.parameter([queries], "u32", new Uint32Array(queries));
+  const scale = 1 / Math.sqrt(width);
+  const reference = (query) => {
+    let sum = 0;
+    for (let i = 0; i < count; i++) {
+      let dot = 0;
+      for (let l = 0; l < width; l++) dot += h[query * width + l] * items[i * width + l];
+      sum += Math.exp(scale * dot);
+    }
+    return Math.log(sum);
+  };
+  const record = (step) => crossEntropy(step, th, tItems, target, scale).lse;
+  const versions = [["fused (item_set_walk_lse)", 0, record]];
+  if (own) versions.push(["panels (product, then item_set_lse)", own, record]);
+  await ladder(
+    `log-sum-exp, ${queries} x ${count} x ${width}`,
+    2 * queries * count * width,
+    versions,
+    queries,
+    reference,
+  );
+  for (const tensor of [th, tItems, target]) gpu.release(tensor);
 }
 
 try {
@@ -179,6 +259,8 @@ try {
     await products([64, 32, 48]);
     await frozenProduct([64, 40, 96]);
     await attention(40, 2, 16);
+    await cross(2, 2, 16);
+    await itemSet(4, 300, 32);
   } else {
     await products([1024, 256, 256]);
     await products([16, 768, 768]);
@@ -188,6 +270,8 @@ try {
       await frozenProduct([4096, 4096, 4096]);
     }
     await attention(256, 12, 64);
+    await cross(12, 12, 64);
+    await itemSet(32, 20000, 256);
   }
 } catch (error) {
   console.error(error.message);

@@ -60,7 +60,7 @@ const ROUND_MS = quick ? 10 : 100;
 const MOST_REPETITIONS = 100;
 const NONE = "it has no such function";
 /** Compiling a training step on a loaded software adapter takes minutes; what takes longer is taken to hang. */
-const LIMIT_SECONDS = quick ? 300 : 600;
+const LIMIT_SECONDS = quick ? 60 : 240;
 /** Forms that hung: not tried again in this run. @type {Set<string>} */
 const hung = new Set();
 
