@@ -53,7 +53,9 @@ export class EngineProcess {
       else reject(new Error(message.error));
     });
     child.on("close", (code, signal) => {
-      if (this.#child === child) this.#child = null;
+      // One that was killed may end when another is at work in its place.
+      if (this.#child !== child) return;
+      this.#child = null;
       const last = this.#said.trim().split("\n").at(-1) ?? "";
       this.#waiting?.reject(new Error(`the process ended (${signal ?? `exit code ${code}`}) ${last}`.trim()));
       this.#waiting = null;
