@@ -117,6 +117,21 @@ t("--report draws how a training step grows, a panel a dimension", async () => {
   assert.not.match(svg, /NaN|undefined|Infinity/);
 });
 
+t("stay: needs a folder, knows its options, and names an adapter that is not there", async () => {
+  const file = repositoryPath("bench/stay.js");
+  const folder = temporaryFolder();
+  const help = await run(file, []);
+  assert.is(help.code, 1);
+  assert.match(help.stdout, /^A short stay on a machine/);
+  const unknown = await run(file, [folder, "--json"]);
+  assert.is(unknown.code, 1);
+  assert.match(unknown.stderr, /^unknown option --json: it takes --quick and --adapter=NAME$/m);
+  const missing = await run(file, [folder, "--adapter=no such adapter"]);
+  assert.is(missing.code, 1);
+  assert.match(missing.stderr, /^adapter "no such adapter": /m);
+  assert.not.match(missing.stderr, /^ +at /m);
+});
+
 t("full: a backbone from its files, its memory as planned", async () => {
   const directory = repositoryPath("test/reference/dumps/gpt2-tiny");
   const flags = [directory, "--batch", "2", "--tokens", "5", "--rounds", "1", "--prefix", "none"];

@@ -2,6 +2,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { ANY_GPU } from "../src/gpu/counting-device.ts";
 import { Gpu } from "../src/gpu/device.ts";
+import { kernels } from "../src/gpu/kernels.generated.ts";
 import type { Step } from "../src/gpu/step.ts";
 import type { Tensor } from "../src/gpu/tensor.ts";
 import { crossEntropy, crossEntropyGradient, NO_ITEM, rankTargets, topItems } from "../src/ops/item-set.ts";
@@ -215,6 +216,16 @@ t("on GPUs no scores are written: scratch is bounded, whatever the item set", ()
       assert.ok(used > 0 && used <= most, `${what}, ${count} items: ${used} MiB`);
     }
   }
+});
+
+/** WGSL cannot include: a kernel that is valid by itself repeats what it shares, which must not drift apart. */
+t("the kernels that walk the item set make their dot products by the same text", () => {
+  const { item_set_walk_best: best, item_set_walk_lse: lse, item_set_walk_rank: rank } = kernels;
+  const [first, ...others] = [best, lse, rank].map(
+    ({ source }) => /^fn load_h[^]*?^ {2}return sums;$/m.exec(source)?.[0],
+  );
+  assert.match(first ?? "", "workgroupBarrier();");
+  for (const other of others) assert.is(other, first);
 });
 
 t.run();

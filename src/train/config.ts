@@ -30,7 +30,11 @@ export const FIELDS = {
     RECOMMENDER_NAMES,
     "frozen ID recommender underneath (Figure 5); vectors: item vectors made elsewhere",
   ),
-  weights: choice("f16", WEIGHT_STORAGES, "storage of the frozen backbone's linear weights in GPU memory"),
+  weights: choice(
+    "f16",
+    WEIGHT_STORAGES,
+    "storage of the frozen backbone's linear weights in GPU memory; all but f32 multiply f16 on tensor cores where there are any",
+  ),
 
   prefix: choice(
     "mformer",
