@@ -14,13 +14,16 @@ import { ABSOLUTE_FLOOR } from "./tolerances.ts";
 /** The committed dumps, made by test/reference. */
 export const DUMPS = repositoryPath("test/reference/dumps");
 
+/** Those of checkpoints that others publish, which are not in this repository. */
+export const PUBLISHED = repositoryPath("test/reference/dumps-published");
+
 /** Where stories260K lies, or null with a loud line. */
 export const CHECKPOINTS = sharedPath("weights");
 
 /** The committed dumps of some kinds; without ../shared, those of stories260K are left out. */
 export async function committedDumps(kinds: readonly string[]): Promise<{ path: string; kind: string }[]> {
   const found: { path: string; kind: string }[] = [];
-  for (const path of await findDumps([DUMPS])) {
+  for (const path of await findDumps([DUMPS, PUBLISHED])) {
     const { kind } = await Dump.read(path);
     const absent = CHECKPOINTS === null && basename(path).includes("stories260K");
     if (kinds.includes(kind) && !absent) found.push({ path, kind });

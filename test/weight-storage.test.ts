@@ -52,7 +52,7 @@ async function shopPrompts(width: number): Promise<Prompts> {
 /** The prompts of the committed dump of stories260K. */
 async function storiesPrompts(): Promise<Prompts> {
   await using file = await openSafetensors(
-    repositoryPath("test/reference/dumps/backbone-stories260K.safetensors"),
+    repositoryPath("test/reference/dumps-published/backbone-stories260K.safetensors"),
   );
   const ids = new Int32Array((await file.read("ids")).buffer);
   const lengths = new Int32Array((await file.read("lengths")).buffer);
