@@ -222,7 +222,7 @@ t("on GPUs no scores are written: scratch is bounded, whatever the item set", ()
 t("the kernels that walk the item set make their dot products by the same text", () => {
   const { item_set_walk_best: best, item_set_walk_lse: lse, item_set_walk_rank: rank } = kernels;
   const [first, ...others] = [best, lse, rank].map(
-    ({ source }) => /^fn load_h[^]*?^ {2}return sums;$/m.exec(source)?.[0],
+    ({ source }) => /^fn load_h[\s\S]*?^ {2}return sums;$/m.exec(source)?.[0],
   );
   assert.match(first ?? "", "workgroupBarrier();");
   for (const other of others) assert.is(other, first);

@@ -67,6 +67,17 @@ export function onMatrices({ rows, columns, depth, lanes }: SubgroupMatrix, dtyp
   return { ...stored, constants };
 }
 
+/** Attention on tensor cores takes heads of these sizes: whole matrices, and what workgroup memory holds. */
+export const MATRIX_HEADS = [16, 32, 48, 64, 80, 96, 112, 128] as const;
+
+/** Attention on tensor cores, or null where it has no variant: one, two or four lanes must share a row of a matrix. */
+export function matrixAttention(matrix: SubgroupMatrix, headSize: number): Variant | null {
+  const { rows, lanes } = matrix;
+  if (![1, 2, 4].includes(lanes / rows) || !MATRIX_HEADS.some((size) => size === headSize)) return null;
+  const { constants } = onMatrices(matrix);
+  return { constants: { ...constants, HEAD_SIZE: headSize } };
+}
+
 const shared = SUBGROUPS.map(sharedAttention);
 const perHeadSize = Array.from({ length: LARGEST_HEAD / 4 }, (_, i) => 4 * (i + 1)).flatMap((headSize) => [
   laneAttention(headSize, 1),
@@ -88,6 +99,9 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   attention_forward: perHeadSize,
   attention_dq: perHeadSize,
   attention_dkv: perHeadSize,
+  attention_matrix_forward: tensorCores.flatMap((matrix) =>
+    MATRIX_HEADS.flatMap((size) => matrixAttention(matrix, size) ?? []),
+  ),
   attention_shared_forward: shared,
   attention_shared_dq: shared,
   attention_shared_dkv: shared,

@@ -33,13 +33,13 @@ export class DecoderAttention {
 
   /**
    * qkv [T, (H + 2G) h] is query | key | value; `norms` [2 h] the weights of the head norms, or null. Without norms,
-   * queries and keys are rotated where they are, in qkv.
+   * queries and keys are rotated where they are, in qkv. `half`: see HeadShape.
    */
-  forward(step: Step, qkv: Tensor, norms: Tensor | null, sequences: Packed): DecoderAttended {
+  forward(step: Step, qkv: Tensor, norms: Tensor | null, sequences: Packed, half: boolean): DecoderAttended {
     const { config } = this;
     const turned = norms ? headNorm(step, qkv, norms, config, config.norm.epsilon) : qkv;
     this.rotate(step, turned, sequences, false);
-    return { ...selfAttention(step, this.columns(turned, qkv), sequences, this.shape), turned };
+    return { ...selfAttention(step, this.columns(turned, qkv), sequences, { ...this.shape, half }), turned };
   }
 
   /** The gradient at qkv [T, (H + 2G) h], given dO [T, H h]. */

@@ -3,7 +3,7 @@ import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { type Variant, variantOf } from "../gpu/variant.ts";
-import { LARGEST_HEAD, laneAttention, sharedAttention } from "../gpu/variants.ts";
+import { LARGEST_HEAD, laneAttention, matrixAttention, sharedAttention } from "../gpu/variants.ts";
 import type { Strided } from "./strided.ts";
 
 /** Rows of queries and of keys: half-open ranges of the packed tensors. */
@@ -33,6 +33,11 @@ export interface HeadShape {
   readonly heads: number;
   readonly keyValueHeads: number;
   readonly headSize: number;
+  /**
+   * Queries, keys, values and probabilities may be rounded to f16, as on tensor cores: for results without a gradient,
+   * which the gradients' kernels, in f32, would not match.
+   */
+  readonly half?: boolean;
 }
 
 export interface Inputs {
@@ -145,20 +150,25 @@ function inputParams({ q, k, v }: Inputs, { heads, keyValueHeads, headSize }: He
   };
 }
 
-/** o = softmax(q k^T / sqrt(h)) v: see kernels/attention_forward.wgsl. */
+/** o = softmax(q k^T / sqrt(h)) v: see kernels/attention_forward.wgsl, and attention_matrix_forward.wgsl for `half`. */
 export function attend(step: Step, inputs: Inputs, reading: Reading, shape: HeadShape): Attended {
   const { q, k, v } = inputs;
   check(shape, { q, k, v });
   const { heads, headSize } = shape;
   const o = step.tensor([reading.rows, heads * headSize]);
   const lse = step.tensor([reading.rows, heads]);
+  const matrix = shape.half ? step.subgroupMatrix : null;
+  const onMatrices = matrix && matrixAttention(matrix, headSize);
   const layout = layoutOf(step, headSize);
-  const { plan, blocks } = queryPlan(step, reading, layout.rows);
+  const { plan, blocks } = queryPlan(step, reading, onMatrices ? 4 * matrix.rows : layout.rows);
   const bindings = { q: q.tensor, k: k.tensor, v: v.tensor, plan, o, lse };
   const params = { ...inputParams(inputs, shape), blocks, count: blocks * heads };
   const workgroups = gridOf(blocks * heads);
   const cost = { flops: 4 * headSize * heads * pairs(reading), bytes: 16 * o.size };
-  if (layout.shared) {
+  if (onMatrices) {
+    const kernel = variantOf(kernels.attention_matrix_forward, onMatrices);
+    step.run(kernel, { bindings, params, overrides: { CAUSAL: reading.causal }, workgroups, cost });
+  } else if (layout.shared) {
     const kernel = variantOf(kernels.attention_shared_forward, layout);
     const uniform = { head_size: headSize, causal: Number(reading.causal) };
     step.run(kernel, { bindings, params: { ...params, ...uniform }, workgroups, cost });

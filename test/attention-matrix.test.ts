@@ -1,0 +1,114 @@
+/**
+ * Attention on tensor cores: on a GPU with subgroup matrices, or Mesa's lavapipe from 25.2 on (test/newer-lavapipe.sh).
+ */
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { matrixAttention } from "../src/gpu/variants.ts";
+import { type SelfAttentionShape, selfAttention } from "../src/ops/attention.ts";
+import { packed } from "../src/ops/packed.ts";
+import { attentionReference, sequences } from "./attention-reference.ts";
+import { assertClose, noise } from "./close.ts";
+import { openTestGpu } from "./gpu.ts";
+import { KERNEL_F32, STORAGE } from "./tolerances.ts";
+
+const t = suite("attention on tensor cores");
+const gpu = await openTestGpu();
+t.after(() => gpu.close());
+
+const matrix = gpu.offeredMatrix;
+if (!matrix) console.log(`SKIPPED: attention on tensor cores, ${gpu.adapterName} has no subgroup matrices`);
+else gpu.subgroupMatrix = matrix;
+
+t("heads and subgroups that have a variant", () => {
+  const nvidia = { rows: 16, columns: 16, depth: 16, lanes: 32 };
+  assert.is(matrixAttention(nvidia, 128)?.constants?.HEAD_SIZE, 128);
+  assert.is(matrixAttention(nvidia, 40), null);
+  assert.is(matrixAttention(nvidia, 256), null);
+  assert.is(matrixAttention({ ...nvidia, lanes: 8 }, 64), null, "two rows of a matrix for a lane");
+  assert.is(matrixAttention({ rows: 8, columns: 8, depth: 8, lanes: 64 }, 64), null, "four keys for a lane");
+});
+
+interface Case extends SelfAttentionShape {
+  readonly lengths: readonly number[];
+  /** Of queries, keys and values. */
+  readonly magnitude?: number;
+}
+
+async function run({ lengths, magnitude = 1, ...shape }: Case, half: boolean) {
+  const { heads, keyValueHeads, headSize } = shape;
+  const stride = (heads + 2 * keyValueHeads) * headSize;
+  const rows = lengths.reduce((sum, length) => sum + length, 0);
+  const values = noise(rows * stride, 3, magnitude);
+  const step = gpu.step("attention");
+  const tensor = step.upload(values, [rows, stride]);
+  const part = (offset: number) => ({ tensor, offset, stride });
+  const inputs = { q: part(0), k: part(heads * headSize), v: part((heads + keyValueHeads) * headSize) };
+  const { o, lse } = selfAttention(step, inputs, packed(step, lengths), { ...shape, half });
+  const reads = [step.readFloats(o), step.readFloats(lse)];
+  await step.submit();
+  const [oValues, lseValues] = await Promise.all(reads);
+  const columns = (from: number, width: number) =>
+    Float64Array.from(
+      { length: rows * width },
+      (_, i) => values[Math.floor(i / width) * stride + from + (i % width)],
+    );
+  const [wide, narrow] = [heads * headSize, keyValueHeads * headSize];
+  const reference = attentionReference({
+    q: columns(0, wide),
+    k: columns(wide, narrow),
+    v: columns(wide + narrow, narrow),
+    dO: new Float64Array(rows * wide),
+    heads,
+    groups: keyValueHeads,
+    h: headSize,
+    causal: shape.causal,
+    spans: sequences(lengths),
+  });
+  return { o: oValues, lse: lseValues, reference };
+}
+
+const short = [1, 2, 3, 65, 17, 1, 130];
+const cases: Case[] = [
+  { heads: 4, keyValueHeads: 2, headSize: 16, causal: true, lengths: short },
+  { heads: 4, keyValueHeads: 1, headSize: 32, causal: true, lengths: [31, 1, 2, 66] },
+  { heads: 2, keyValueHeads: 1, headSize: 64, causal: true, lengths: [1, 65, 5, 0, 32, 33] },
+  { heads: 2, keyValueHeads: 2, headSize: 80, causal: true, lengths: [18, 1, 37] },
+  { heads: 2, keyValueHeads: 2, headSize: 96, causal: false, lengths: [7, 2, 64] },
+  { heads: 2, keyValueHeads: 1, headSize: 128, causal: true, lengths: [1, 35] },
+  { heads: 4, keyValueHeads: 4, headSize: 16, causal: false, lengths: [101, 2, 65] },
+  { heads: 1, keyValueHeads: 1, headSize: 16, causal: true, lengths: [1025] },
+  // Scores up to about 50: nearly one key takes all.
+  { heads: 2, keyValueHeads: 2, headSize: 32, causal: true, lengths: [70, 9], magnitude: 4 },
+];
+
+for (const c of matrix ? cases : []) {
+  const name = `${c.heads}/${c.keyValueHeads} heads of ${c.headSize}, causal ${c.causal}, lengths ${c.lengths}`;
+  t(name, async () => {
+    const { o, lse, reference } = await run(c, true);
+    assertClose("o", o, reference.o, (c.magnitude ?? 1) * STORAGE.f16.kernel);
+    assertClose("lse", lse, reference.lse, STORAGE.f16.kernel);
+    assert.equal((await run(c, true)).o, o, "repeats to the bit");
+    assert.not.equal((await run(c, false)).o, o, "f32 is another kernel");
+  });
+}
+
+if (matrix) {
+  t("what a sequence gives does not depend on the others, to the bit", async () => {
+    const shape = { heads: 2, keyValueHeads: 1, headSize: 32, causal: true };
+    const alone = await run({ ...shape, lengths: [40] }, true);
+    const first = await run({ ...shape, lengths: [40, 77, 3] }, true);
+    assert.equal(first.o.slice(0, alone.o.length), alone.o);
+  });
+}
+
+t(
+  "what trains stays f32: the same numbers with tensor cores and without, when `half` is not asked for",
+  async () => {
+    const c = { heads: 2, keyValueHeads: 1, headSize: 32, causal: true, lengths: [40, 3] };
+    const { o, lse, reference } = await run(c, false);
+    assertClose("o", o, reference.o, KERNEL_F32);
+    assertClose("lse", lse, reference.lse, KERNEL_F32);
+  },
+);
+
+t.run();
