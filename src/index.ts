@@ -97,6 +97,7 @@ export * from "./ops/activation.ts";
 export * from "./ops/adam.ts";
 export * from "./ops/aggregate.ts";
 export * from "./ops/attend.ts";
+export * from "./ops/attend-plan.ts";
 export * from "./ops/attention.ts";
 export * from "./ops/binary-loss.ts";
 export * from "./ops/conv1d.ts";

@@ -4,7 +4,7 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { matrixAttention } from "../src/gpu/variants.ts";
-import { type SelfAttentionShape, selfAttention } from "../src/ops/attention.ts";
+import { type SelfAttentionShape, selfAttention, selfAttentionGradient } from "../src/ops/attention.ts";
 import { packed } from "../src/ops/packed.ts";
 import { attentionReference, sequences } from "./attention-reference.ts";
 import { assertClose, noise } from "./close.ts";
@@ -32,9 +32,11 @@ interface Case extends SelfAttentionShape {
   readonly lengths: readonly number[];
   /** Of queries, keys and values. */
   readonly magnitude?: number;
+  /** Of the gradient at the result. */
+  readonly gradient?: number;
 }
 
-async function run({ lengths, magnitude = 1, ...shape }: Case, half: boolean) {
+async function run({ lengths, magnitude = 1, gradient = 1, ...shape }: Case, half: boolean) {
   const { heads, keyValueHeads, headSize } = shape;
   const stride = (heads + 2 * keyValueHeads) * headSize;
   const rows = lengths.reduce((sum, length) => sum + length, 0);
@@ -43,28 +45,42 @@ async function run({ lengths, magnitude = 1, ...shape }: Case, half: boolean) {
   const tensor = step.upload(values, [rows, stride]);
   const part = (offset: number) => ({ tensor, offset, stride });
   const inputs = { q: part(0), k: part(heads * headSize), v: part((heads + keyValueHeads) * headSize) };
-  const { o, lse } = selfAttention(step, inputs, packed(step, lengths), { ...shape, half });
-  const reads = [step.readFloats(o), step.readFloats(lse)];
+  const lengthsOf = packed(step, lengths);
+  const { o, lse } = selfAttention(step, inputs, lengthsOf, { ...shape, half });
+  const dO = noise(rows * heads * headSize, 4, gradient);
+  const dqkv = step.tensor([rows, stride]);
+  const partOf = (offset: number) => ({ tensor: dqkv, offset, stride });
+  const into = {
+    dq: partOf(0),
+    dk: partOf(heads * headSize),
+    dv: partOf((heads + keyValueHeads) * headSize),
+  };
+  const options = { ...shape, half };
+  selfAttentionGradient(step, step.upload(dO, o.shape), o, lse, inputs, lengthsOf, options, into);
+  const reads = [step.readFloats(o), step.readFloats(lse), step.readFloats(dqkv)];
   await step.submit();
-  const [oValues, lseValues] = await Promise.all(reads);
-  const columns = (from: number, width: number) =>
+  const [oValues, lseValues, gradients] = await Promise.all(reads);
+  const columns = (from: number, width: number, values: ArrayLike<number>) =>
     Float64Array.from(
       { length: rows * width },
       (_, i) => values[Math.floor(i / width) * stride + from + (i % width)],
     );
   const [wide, narrow] = [heads * headSize, keyValueHeads * headSize];
   const reference = attentionReference({
-    q: columns(0, wide),
-    k: columns(wide, narrow),
-    v: columns(wide + narrow, narrow),
-    dO: new Float64Array(rows * wide),
+    q: columns(0, wide, values),
+    k: columns(wide, narrow, values),
+    v: columns(wide + narrow, narrow, values),
+    dO,
     heads,
     groups: keyValueHeads,
     h: headSize,
     causal: shape.causal,
     spans: sequences(lengths),
   });
-  return { o: oValues, lse: lseValues, reference };
+  const dq = columns(0, wide, gradients);
+  const dk = columns(wide, narrow, gradients);
+  const dv = columns(wide + narrow, narrow, gradients);
+  return { o: oValues, lse: lseValues, dq, dk, dv, reference };
 }
 
 const short = [1, 2, 3, 65, 17, 1, 130];
@@ -77,17 +93,25 @@ const cases: Case[] = [
   { heads: 2, keyValueHeads: 1, headSize: 128, causal: true, lengths: [1, 35] },
   { heads: 4, keyValueHeads: 4, headSize: 16, causal: false, lengths: [101, 2, 65] },
   { heads: 1, keyValueHeads: 1, headSize: 16, causal: true, lengths: [1025] },
-  // Scores up to about 50: nearly one key takes all.
+  // Scores up to about 50: nearly one key takes all. Gradients that f16 has not.
+  { heads: 2, keyValueHeads: 1, headSize: 32, causal: true, lengths: [70, 9], gradient: 1e-12 },
+  { heads: 2, keyValueHeads: 2, headSize: 32, causal: true, lengths: [70, 9], gradient: 1e9 },
   { heads: 2, keyValueHeads: 2, headSize: 32, causal: true, lengths: [70, 9], magnitude: 4 },
 ];
 
 for (const c of matrix ? cases : []) {
   const name = `${c.heads}/${c.keyValueHeads} heads of ${c.headSize}, causal ${c.causal}, lengths ${c.lengths}`;
   t(name, async () => {
-    const { o, lse, reference } = await run(c, true);
-    assertClose("o", o, reference.o, (c.magnitude ?? 1) * STORAGE.f16.kernel);
+    const { o, lse, dq, dk, dv, reference } = await run(c, true);
+    const tolerance = (c.magnitude ?? 1) * STORAGE.f16.kernel;
+    assertClose("o", o, reference.o, tolerance);
+    assertClose("dq", dq, reference.dq, tolerance);
+    assertClose("dk", dk, reference.dk, tolerance);
+    assertClose("dv", dv, reference.dv, tolerance);
     assertClose("lse", lse, reference.lse, STORAGE.f16.kernel);
-    assert.equal((await run(c, true)).o, o, "repeats to the bit");
+    const again = await run(c, true);
+    for (const [name, value] of Object.entries({ o, lse, dq, dk, dv }))
+      assert.equal(again[name as "o"], value, `${name} repeats to the bit`);
     assert.not.equal((await run(c, false)).o, o, "f32 is another kernel");
   });
 }

@@ -87,6 +87,9 @@ const stored = (["f16", "int8", "int4"] as const).map((dtype) => storedWeights(d
 const tensorCores: readonly SubgroupMatrix[] = MATRIX_EXTENTS.flatMap(([rows, columns, depth]) =>
   MATRIX_LANES.map((lanes) => ({ rows, columns, depth, lanes })),
 );
+const attentions = tensorCores.flatMap((matrix) =>
+  MATRIX_HEADS.flatMap((size) => matrixAttention(matrix, size) ?? []),
+);
 const [walked, differentiated] = [WALK_TILES, GRADIENT_TILES].map((tiles) =>
   Object.values(tiles).flatMap((tile: Tile) => [tiled(tile, "f32"), tiled(tile, "f16")]),
 );
@@ -99,9 +102,9 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   attention_forward: perHeadSize,
   attention_dq: perHeadSize,
   attention_dkv: perHeadSize,
-  attention_matrix_forward: tensorCores.flatMap((matrix) =>
-    MATRIX_HEADS.flatMap((size) => matrixAttention(matrix, size) ?? []),
-  ),
+  attention_matrix_forward: attentions,
+  attention_matrix_dq: attentions,
+  attention_matrix_dkv: attentions,
   attention_shared_forward: shared,
   attention_shared_dq: shared,
   attention_shared_dkv: shared,

@@ -25,21 +25,25 @@ export class DecoderAttention {
   private readonly frequencies: readonly number[];
   private readonly shape: SelfAttentionShape;
 
-  constructor(private readonly config: DecoderConfig) {
+  /** `half`: see HeadShape. */
+  constructor(
+    private readonly config: DecoderConfig,
+    half: boolean,
+  ) {
     const { heads, keyValueHeads, headSize, positions } = config;
-    this.shape = { heads, keyValueHeads, headSize, causal: true };
+    this.shape = { heads, keyValueHeads, headSize, causal: true, half };
     this.frequencies = positions.kind === "rotary" ? frequenciesOf(positions) : [];
   }
 
   /**
    * qkv [T, (H + 2G) h] is query | key | value; `norms` [2 h] the weights of the head norms, or null. Without norms,
-   * queries and keys are rotated where they are, in qkv. `half`: see HeadShape.
+   * queries and keys are rotated where they are, in qkv.
    */
-  forward(step: Step, qkv: Tensor, norms: Tensor | null, sequences: Packed, half: boolean): DecoderAttended {
+  forward(step: Step, qkv: Tensor, norms: Tensor | null, sequences: Packed): DecoderAttended {
     const { config } = this;
     const turned = norms ? headNorm(step, qkv, norms, config, config.norm.epsilon) : qkv;
     this.rotate(step, turned, sequences, false);
-    return { ...selfAttention(step, this.columns(turned, qkv), sequences, { ...this.shape, half }), turned };
+    return { ...selfAttention(step, this.columns(turned, qkv), sequences, this.shape), turned };
   }
 
   /** The gradient at qkv [T, (H + 2G) h], given dO [T, H h]. */

@@ -44,7 +44,8 @@ export class Decoder {
     readonly config: DecoderConfig,
     readonly weights: DecoderWeights<Tensor>,
   ) {
-    this.attention = new DecoderAttention(config);
+    // Where weights have fewer bits than f32, attention may multiply f16 too.
+    this.attention = new DecoderAttention(config, weights.layers[0]?.qkv.weight.dtype !== "f32");
   }
 
   /** d, the width of the hidden states. */
@@ -76,7 +77,7 @@ export class Decoder {
     const inputs: Tensor[] = [];
     this.weights.layers.forEach((layer, i) => {
       const rows = i === this.weights.layers.length - 1 ? batch.outputRows : null;
-      const { output, kept } = this.layerForward(step, layer, x, batch.sequences, rows, keep);
+      const { output, kept } = this.layerForward(step, layer, x, batch.sequences, rows);
       for (const tensor of kept) step.free(tensor);
       if (keep) inputs.push(x);
       else step.free(x);
@@ -93,7 +94,7 @@ export class Decoder {
     this.checkLength(batch);
     let x = embedRows(step, this.weights, batch, prefix, suffix);
     for (const layer of this.weights.layers) {
-      const { output, kept } = this.layerForward(step, layer, x, batch.sequences, null, false);
+      const { output, kept } = this.layerForward(step, layer, x, batch.sequences, null);
       for (const tensor of [x, ...kept]) step.free(tensor);
       x = output;
     }
@@ -118,11 +119,8 @@ export class Decoder {
     x: Tensor,
     sequences: Packed,
     rows: Tensor | null,
-    keep: boolean,
   ) {
-    // Without a gradient, what has its weights in fewer bits may attend in fewer, too.
-    const half = !keep && layer.qkv.weight.dtype !== "f32";
-    const { middle, up, kept } = this.layerToActivation(step, layer, x, sequences, rows, half);
+    const { middle, up, kept } = this.layerToActivation(step, layer, x, sequences, rows);
     const output = projectActivated(step, this.config, up, layer.down, middle);
     return { output, kept };
   }
@@ -134,11 +132,10 @@ export class Decoder {
     x: Tensor,
     sequences: Packed,
     rows: Tensor | null,
-    half: boolean,
   ) {
     const { config } = this;
     const { y: qkv, statistics: statistics1 } = projectNormed(step, config, x, layer.inputNorm, layer.qkv);
-    const attended = this.attention.forward(step, qkv, layer.queryKeyNorm, sequences, half);
+    const attended = this.attention.forward(step, qkv, layer.queryKeyNorm, sequences);
     const heads = rows ? gatherRows(step, attended.o, rows) : attended.o;
     const residual = rows ? gatherRows(step, x, rows) : x;
     const middle = project(step, config, heads, layer.output, residual);
@@ -185,7 +182,7 @@ export class Decoder {
     rows: Tensor | null,
   ): Tensor {
     const { config } = this;
-    const forward = this.layerToActivation(step, layer, x, sequences, rows, false);
+    const forward = this.layerToActivation(step, layer, x, sequences, rows);
     const { middle, statistics2, attended, qkv, statistics1, up } = forward;
     const dActivated = projectInputGradient(step, config, dOutput, layer.down);
     const dn2 = activatedInputGradient(step, config, dActivated, up, layer.up);

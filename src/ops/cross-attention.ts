@@ -1,6 +1,7 @@
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { type Attended, attend, attendGradient, type HeadShape, type Reading } from "./attend.ts";
+import { type Attended, attend, attendGradient } from "./attend.ts";
+import type { HeadShape, Reading } from "./attend-plan.ts";
 import type { QueriesKeysValues } from "./attention.ts";
 import type { Strided } from "./strided.ts";
 
