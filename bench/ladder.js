@@ -31,6 +31,17 @@ function as(subgroup, make) {
   }
 }
 
+/** A recording on these tensor cores (null: on none). */
+const withMatrix = (matrix, record) => (step) => {
+  const before = gpu.subgroupMatrix;
+  gpu.subgroupMatrix = matrix;
+  try {
+    return record(step);
+  } finally {
+    gpu.subgroupMatrix = before;
+  }
+};
+
 /** What a recording computes. */
 async function values(record) {
   const step = gpu.step("check");
@@ -117,15 +128,7 @@ async function frozenProduct([m, n, k]) {
   const [x, w] = [noise(m * k, 1), noise(n * k, 2)];
   const tx = gpu.parameter([m, k], "f32", x);
   const tw = gpu.parameter([n, k], "f16", laser.packWeights(w, k, "f16"));
-  const by = (matrix) => (step) => {
-    const before = gpu.subgroupMatrix;
-    gpu.subgroupMatrix = matrix;
-    try {
-      return linear(step, tx, tw);
-    } finally {
-      gpu.subgroupMatrix = before;
-    }
-  };
+  const by = (matrix) => withMatrix(matrix, (step) => linear(step, tx, tw));
   const versions = PRODUCTS.map(([what, subgroup]) => [what, subgroup, by(null)]);
   const matrix = gpu.offeredMatrix;
   if (matrix) versions.push(["product_matrix (tensor cores)", own, by(matrix), true]);
@@ -153,7 +156,8 @@ async function attention(length, heads, headSize) {
   const columns = (offset) => ({ tensor: qkv, offset, stride });
   const inputs = { q: columns(0), k: columns(width), v: columns(2 * width) };
   const shape = { heads, keyValueHeads: heads, headSize, causal: true };
-  const record = (step) => selfAttention(step, inputs, packed(step, [length]), shape).o;
+  const forward = (half) => (step) =>
+    selfAttention(step, inputs, packed(step, [length]), { ...shape, half }).o;
   const at = (row, part, column) => data[row * stride + part * width + column];
   const reference = (i) => {
     const [row, column] = [Math.floor(i / width), i % width];
@@ -170,19 +174,26 @@ async function attention(length, heads, headSize) {
   };
   const name = `causal attention, ${length} tokens, ${heads} heads of ${headSize}`;
   const pairs = width * length * (length + 1);
-  const versions = (each) => ATTENTION.map(([what, subgroup]) => [what, subgroup, each]);
-  await ladder(name, 2 * pairs, versions(record), length * width, reference);
-  const both = (step) => {
+  const matrix = gpu.offeredMatrix;
+  const versions = (each) => [
+    ...ATTENTION.map(([what, subgroup]) => [what, subgroup, each(false)]),
+    ...(matrix ? [["attention_matrix_* (tensor cores)", own, withMatrix(matrix, each(true)), true]] : []),
+  ];
+  // Tensor cores round queries, keys, values and probabilities to 11 bits.
+  const tolerance = matrix ? 2 ** -8 : 1e-3;
+  await ladder(name, 2 * pairs, versions(forward), length * width, reference, tolerance);
+  const both = (half) => (step) => {
     const sequences = packed(step, [length]);
-    const { o, lse } = selfAttention(step, inputs, sequences, shape);
+    const options = { ...shape, half };
+    const { o, lse } = selfAttention(step, inputs, sequences, options);
     const gradient = step.tensor([length, stride]);
     const part = (offset) => ({ tensor: gradient, offset, stride });
     const into = { dq: part(0), dk: part(width), dv: part(2 * width) };
     // The result stands for the gradient at the result: any numbers of its size would do.
-    selfAttentionGradient(step, o, o, lse, inputs, sequences, shape, into);
+    selfAttentionGradient(step, o, o, lse, inputs, sequences, options, into);
     return gradient;
   };
-  await ladder(`${name}, and backward`, 9 * pairs, versions(both), length * stride, null);
+  await ladder(`${name}, and backward`, 9 * pairs, versions(both), length * stride, null, tolerance);
   gpu.release(qkv);
 }
 
