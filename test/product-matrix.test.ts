@@ -197,6 +197,10 @@ t("matrices are used with f32 sums and subgroups of one size only, the larger on
   assert.is(findSubgroupMatrix(features, sums16), null);
   const apple = { ...nvidia, subgroupMatrixConfigs: [config("f32", 8, 8, 8)] };
   assert.equal(findSubgroupMatrix(features, apple), { rows: 8, columns: 8, depth: 8, lanes: 32 });
+  const lavapipe = { ...apple, subgroupMinSize: 16, subgroupMaxSize: 16 };
+  assert.is(findSubgroupMatrix(features, lavapipe, true), null, "lavapipe crashes with 16 lanes");
+  const narrow = { ...apple, subgroupMinSize: 8, subgroupMaxSize: 8 };
+  assert.equal(findSubgroupMatrix(features, narrow, true), { rows: 8, columns: 8, depth: 8, lanes: 8 });
 });
 
 t("tensor cores take stored weights and rows enough; what is trained stays f32", () => {

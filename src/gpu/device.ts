@@ -111,7 +111,7 @@ export class Gpu {
       } as Record<string, number>,
     });
     // From the adapter: the list of the device's own adapterInfo is empty (webgpu 0.6.2).
-    const matrix = findSubgroupMatrix(new Set(requiredFeatures), adapter.info);
+    const matrix = findSubgroupMatrix(new Set(requiredFeatures), adapter.info, software);
     const opened = new Gpu(gpu, device, name, software, notice, options, matrix);
     if (process.env.LASER_PROFILE === "1" && !opened.profile) {
       console.error(`LASER_PROFILE=1: nothing is measured, ${name} has no timestamp queries`);

@@ -33,11 +33,13 @@ export interface MatrixInfo {
 
 /**
  * The matrices to use on a device, or null: it must have f16, subgroups of one size (a kernel's workgroup has a fixed
- * number of them) and one of MATRIX_EXTENTS, with sums in f32.
+ * number of them) and one of MATRIX_EXTENTS, with sums in f32. On a software adapter a row of a matrix must have one lane:
+ * lavapipe 26.1, which has 8 x 8 x 8 matrices only, crashes on them with subgroups of 16 (vectors of 512 bits).
  */
 export function findSubgroupMatrix(
   features: ReadonlySet<string>,
   { subgroupMinSize, subgroupMaxSize, subgroupMatrixConfigs = [] }: MatrixInfo,
+  software = false,
 ): SubgroupMatrix | null {
   const needed = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"];
   const lanes = MATRIX_LANES.find((size) => size === subgroupMinSize && size === subgroupMaxSize);
@@ -52,7 +54,7 @@ export function findSubgroupMatrix(
         N === columns &&
         K === depth,
     );
-    if (offered) return { rows, columns, depth, lanes };
+    if (offered && (!software || lanes === rows)) return { rows, columns, depth, lanes };
   }
   return null;
 }
