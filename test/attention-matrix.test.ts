@@ -3,6 +3,7 @@
  */
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { kernels } from "../src/gpu/kernels.generated.ts";
 import { matrixAttention } from "../src/gpu/variants.ts";
 import { type SelfAttentionShape, selfAttention, selfAttentionGradient } from "../src/ops/attention.ts";
 import { packed } from "../src/ops/packed.ts";
@@ -26,6 +27,17 @@ t("heads and subgroups that have a variant", () => {
   assert.is(matrixAttention(nvidia, 256), null);
   assert.is(matrixAttention({ ...nvidia, lanes: 8 }, 64), null, "two rows of a matrix for a lane");
   assert.is(matrixAttention({ rows: 8, columns: 8, depth: 8, lanes: 64 }, 64), null, "four keys for a lane");
+});
+
+/** WGSL cannot include: a kernel that is valid by itself repeats what it shares, which must not drift apart. */
+t("the kernels pack f16, and scale gradients, by the same text", () => {
+  const { attention_matrix_forward: forward, attention_matrix_dq: dq, attention_matrix_dkv: dkv } = kernels;
+  const bodies = (name: string, sharing: readonly { readonly source: string }[]) =>
+    new Set(
+      sharing.map(({ source }) => new RegExp(`^fn ${name}\\([\\s\\S]*?^}$`, "m").exec(source)?.[0] ?? source),
+    );
+  assert.is(bodies("halves", [forward, dq, dkv]).size, 1);
+  assert.is(bodies("inverse_of", [dq, dkv]).size, 1);
 });
 
 interface Case extends SelfAttentionShape {
