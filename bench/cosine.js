@@ -4,9 +4,9 @@
 // shape is checked against a float64 reference before it is timed. GFLOP/s counts 2 B I d for the scores, and as much
 // again for each product of the gradient.
 // Beside each stands the same product alone, by kernels/product*.wgsl: the bound that the reductions are measured by.
-// On adapters whose own way are panels (docs/kernels/item-set.md), the fused kernels of the others are checked and timed
-// beside them, with the product that goes with them (a tile in workgroup memory); their gradient makes the scores twice,
-// which is not counted: the same GFLOP/s mean the same time.
+// On adapters that make scores in a subgroup (docs/kernels/item-set.md), the kernels of the others, through workgroup
+// memory, are checked and timed beside them, with the product that goes with them. The gradient makes the scores again for
+// each of its two results, which is not counted: the same GFLOP/s mean the same time.
 import { laser, noise, open, quick } from "./harness.js";
 
 const { crossEntropy, crossEntropyGradient, linear, normalizeRows, rankTargets, topItems } = laser;
@@ -87,11 +87,11 @@ async function shape(gpu, queries, count, width, scale) {
 
 const bench = await open("The item set: B queries x I items x d, f32");
 const { gpu } = bench;
-/** The adapter's own way, and the fused one where that is another. */
+/** The adapter's own way, and the one through workgroup memory where that is another. */
 const ways = gpu.sharedSubgroup
   ? [
       [gpu.sharedSubgroup, ""],
-      [0, ", fused:"],
+      [0, ", workgroup memory:"],
     ]
   : [[0, ""]];
 try {

@@ -236,7 +236,7 @@ async function cross(users, heads, headSize) {
   for (const tensor of [q, kv]) gpu.release(tensor);
 }
 
-/** The log-sum-exp over the items: fused, and where subgroups share loads in panels of scores. */
+/** The log-sum-exp over the items: through workgroup memory, and where subgroups share loads in their registers. */
 async function itemSet(queries, count, width) {
   const [h, items] = [noise(queries * width, 7), noise(count * width, 8)];
   const th = gpu.parameter([queries, width], "f32", h);
@@ -253,8 +253,8 @@ async function itemSet(queries, count, width) {
     return Math.log(sum);
   };
   const record = (step) => crossEntropy(step, th, tItems, target, scale).lse;
-  const versions = [["fused (item_set_walk_lse)", 0, record]];
-  if (own) versions.push(["panels (product, then item_set_lse)", own, record]);
+  const versions = [["workgroup memory (item_set_walk_lse)", 0, record]];
+  if (own) versions.push(["subgroup (item_set_rows_lse)", own, record]);
   await ladder(
     `log-sum-exp, ${queries} x ${count} x ${width}`,
     2 * queries * count * width,

@@ -6,19 +6,19 @@
 // again, minus infinity in empty places.
 // Shapes: h [queries, width]; items (`weights`) [items, width], f32 or, in a variant, as kernels/weights/f16.wgsl says,
 // the chunk from item `first` on; bias [I]; allowed u32 [ceil(I / 32)]; seen_offsets u32 [queries + 1] and seen_ids u32;
-// best [queries, groups] of (key, id), made with the same `tiles` and `columns`, 4 tiles <= 64; lists u32: keys
+// best u32 [3, queries, groups] of (key, id, next key), made with the same `tiles` and `columns`, 4 tiles <= 64; lists u32: keys
 // [queries, k] from its start on, ids [queries, k] from place `ids` on; k <= 1024.
 // Who calls it: fusedTopItems in ops/item-set-fused-top.ts, chunk after chunk in the order of the items.
 // Why it is exact. The best of a group stands before all others of its group. So does every item that it is not listed
 // for: once the bests of all groups are merged with the list, an item whose group's best is not among the k first has k
-// others before it. What remains to be seen are the groups of the listed bests; their scores are made again, by the same
-// sequence of fused multiply-adds.
+// others before it. What remains to be seen are the groups of the listed bests, and only those whose next key is not below
+// the list's last; their scores are made again, by the same sequence of fused multiply-adds.
 // Tiling: a workgroup of 256 lanes a query, in three stages.
 //   1. A group whose best the query has seen gets another: the best of those it has not.
 //   2. The bests that stand before the list's last entry survive into workgroup memory, are sorted, and merge with the
 //      list by binary search. After the first few hundred almost none do: the lanes look at more and more at once, and
 //      again at fewer when too many survive.
-//   3. The members of the groups that got into the list go the same way.
+//   3. The members of the groups that got into the list, and may have a second one there, go the same way.
 // Survivors arrive in any order; sorting by (key, id), of which no two are equal, settles it.
 requires immediate_address_space;
 
@@ -38,7 +38,7 @@ var<immediate> params: Params;
 @group(0) @binding(3) var<storage, read> allowed: array<u32>;
 @group(0) @binding(4) var<storage, read> seen_offsets: array<u32>;
 @group(0) @binding(5) var<storage, read> seen_ids: array<u32>;
-@group(0) @binding(6) var<storage, read_write> best: array<vec2u>;
+@group(0) @binding(6) var<storage, read_write> best: array<u32>;
 @group(0) @binding(7) var<storage, read_write> lists: array<u32>;
 
 // begin weights
@@ -51,7 +51,7 @@ fn weight(row: u32, column: u32, width: u32) -> f32 { return weights[row * width
 const LANES = 256u;
 // Survivors that workgroup memory holds.
 const SPACE = 512u;
-// Survivors that are sorted by counting.
+// Survivors that are sorted by counting, at most one a lane.
 const FEW = 64u;
 // Groups that the lanes look at at once, at most.
 const MOST_AT_ONCE = 8192u;
@@ -111,6 +111,20 @@ fn member(item: u32, m: u32) -> u32 {
   let start = item - item % (params.tiles * params.columns);
   let column = item % params.columns;
   return start + m / 4u * params.columns + (column & ~3u) + m % 4u;
+}
+
+// The best of a group as (key, id), and the next key.
+fn best_of(query: u32, group: u32) -> vec2u {
+  let at = query * params.groups + group;
+  return vec2u(best[at], best[params.queries * params.groups + at]);
+}
+fn next_of(query: u32, group: u32) -> u32 { return best[(2u * params.queries + query) * params.groups + group]; }
+fn set_best(query: u32, group: u32, entry: vec2u, next: u32) {
+  let plane = params.queries * params.groups;
+  let at = query * params.groups + group;
+  best[at] = entry.x;
+  best[plane + at] = entry.y;
+  best[2u * plane + at] = next;
 }
 
 fn list_at(at: u32) -> vec2u { return vec2u(lists[at], lists[params.ids + at]); }
@@ -219,22 +233,25 @@ fn merge(index: u32, count: u32, base: u32) {
 
 // Stage 1: another best for a group whose best the query has seen.
 fn repair(query: u32, best_item: u32, index: u32) {
-  if (index < 4u * params.tiles) {
-    let item = member(best_item, index);
+  for (var m = index; m < 4u * params.tiles; m += LANES) {
+    let item = member(best_item, m);
     var entry = vec2u(0u, NOBODY);
     if (item < params.items) {
       let own = scored(query, item);
       if (own.x > 0u && candidate(query, own.y)) { entry = own; }
     }
-    listed[index] = entry;
+    listed[m] = entry;
   }
   workgroupBarrier();
   if (index == 0u) {
     var most = vec2u(0u, NOBODY);
+    var next = 0u;
     for (var m = 0u; m < 4u * params.tiles; m++) {
-      if (before(listed[m], most)) { most = listed[m]; }
+      let entry = listed[m];
+      next = max(next, min(entry.x, most.x));
+      if (before(entry, most)) { most = entry; }
     }
-    best[query * params.groups + group_of(best_item)] = most;
+    set_best(query, group_of(best_item), most, next);
   }
   workgroupBarrier();
 }
@@ -245,7 +262,7 @@ fn leave_out_seen(query: u32, index: u32) {
     if (s + index < end) {
       let item = seen_ids[s + index] - params.first;
       // An id that stands twice comes twice, and gives the same both times.
-      if (item < params.items && best[query * params.groups + group_of(item)].y == params.first + item) {
+      if (item < params.items && best_of(query, group_of(item)).y == params.first + item) {
         found[atomicAdd(&counter, 1u)].x = item;
       }
     }
@@ -263,7 +280,7 @@ fn merge_bests(query: u32, base: u32, index: u32) {
     let end = min(begin + size, params.groups);
     let bar = list_at(base + params.k - 1u);
     for (var i = begin + index; i < end; i += LANES) {
-      let entry = best[query * params.groups + i];
+      let entry = best_of(query, i);
       if (entry.x > 0u && before(entry, bar)) {
         let place = atomicAdd(&counter, 1u);
         if (place < SPACE) { found[place] = entry; }
@@ -281,11 +298,15 @@ fn merge_bests(query: u32, base: u32, index: u32) {
   }
 }
 
-// Stage 3: the other members of the groups whose best is listed.
+// Stage 3: the other members of the groups whose best is listed, where one may be.
 fn merge_members(query: u32, base: u32, index: u32) {
+  let last = lists[base + params.k - 1u];
   for (var i = index; i < params.k; i += LANES) {
     let entry = list_at(base + i);
-    if (entry.x > 0u && entry.y - params.first < params.items) { listed[atomicAdd(&counter, 1u)] = entry; }
+    let item = entry.y - params.first;  // wraps past `items` when it lies in an earlier chunk
+    if (entry.x > 0u && item < params.items && next_of(query, group_of(item)) >= max(last, 1u)) {
+      listed[atomicAdd(&counter, 1u)] = entry;
+    }
   }
   let members = 4u * params.tiles;
   let slots = count_found(index) * members;

@@ -1,13 +1,14 @@
 // item_set_walk_best: the best candidate of every group of items for every query; the scores are never written.
 //   score(q, i) = h[q] . items[i] + bias[i]
-//   best[q, group] = (key, id) of the group's highest score, the lower id of equal ones; (0, 2^32 - 1) without candidates
+//   best[q, group] = (key, id, next): the group's highest score, the lower id of equal ones, and the next highest score, which
+//   may be equal; (0, 2^32 - 1, 0) without candidates
 // Candidates are the items that `allowed` names and whose score is finite (the others are counted). A key is a score as an
 // unsigned integer in the order of the scores, never 0. A group are the columns that one lane meets: the 4 x `tiles` items
 //   (block * tiles + t) * COLUMNS + 4 x + j,  t < tiles, j < 4, of group = block * COLUMNS / 4 + x,
 // so that no lane waits for another; which items make a group does not matter to the list.
 // Shapes: h [queries, width]; items (`weights`) [items, width], f32 or, in a variant, as kernels/weights/f16.wgsl says,
 // the window from item `first` on (a multiple of 4); bias [I]; allowed u32 [ceil(I / 32)], bit i % 32 of word i / 32 for
-// item i; best [queries, groups] of two u32; not_finite u32 [queries], zero before the first window.
+// item i; best u32 [3, queries, groups]; not_finite u32 [queries], zero before the first window.
 // Who calls it: fusedTopItems in ops/item-set-fused-top.ts; item_set_list.wgsl makes the lists.
 // Tiling: a workgroup takes ROWS queries and a slab of items, which it walks in tiles of COLUMNS; each lane makes 4 x 4
 // dot products of a tile in registers, from rows that pass through workgroup memory (as in product.wgsl; what these
@@ -25,7 +26,7 @@ var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> h: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> allowed: array<u32>;
-@group(0) @binding(4) var<storage, read_write> best: array<vec2u>;
+@group(0) @binding(4) var<storage, read_write> best: array<u32>;
 @group(0) @binding(5) var<storage, read_write> not_finite: array<atomic<u32>>;
 
 // begin weights
@@ -116,6 +117,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
   let first_query = group.x * ROWS;
   let query = first_query + 4u * lane.y;
   var key = vec4u(0u);
+  var next = vec4u(0u);
   var id = vec4u(NOBODY);
   var odd = vec4u(0u);
   let start = group.y * params.tiles * COLUMNS;
@@ -138,7 +140,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
       let counted = vec4u(valid & endless);
       odd[i] += counted.x + counted.y + counted.z + counted.w;
       let keys = select(vec4u(0u), order(bits), shown & !endless);
-      let most = max(max(keys.x, keys.y), max(keys.z, keys.w));
+      let low = vec2u(min(keys.x, keys.y), min(keys.z, keys.w));
+      let high = vec2u(max(keys.x, keys.y), max(keys.z, keys.w));
+      let most = max(high.x, high.y);
+      // The second of four: the lower of the two winners, or who lost against the other.
+      let second = max(min(high.x, high.y), max(low.x, low.y));
+      next[i] = max(max(next[i], second), min(key[i], most));
       // The first of equal ones has the lower id; so has what was kept before.
       let j = select(select(select(3u, 2u, keys.z == most), 1u, keys.y == most), 0u, keys.x == most);
       if (most > key[i]) {
@@ -149,7 +156,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
   }
   for (var i = 0u; i < 4u; i++) {
     if (query + i < params.queries) {
-      best[(query + i) * params.groups + group.y * LANES_X + lane.x] = vec2u(key[i], id[i]);
+      let at = (query + i) * params.groups + group.y * LANES_X + lane.x;
+      let plane = params.queries * params.groups;
+      best[at] = key[i];
+      best[plane + at] = id[i];
+      best[2u * plane + at] = next[i];
       if (odd[i] > 0u) { atomicAdd(&not_finite[query + i], odd[i]); }
     }
   }

@@ -111,7 +111,6 @@ export * from "./ops/fused-linear.ts";
 export * from "./ops/head-norm.ts";
 export * from "./ops/item-set.ts";
 export * from "./ops/item-set-normalize.ts";
-export * from "./ops/item-set-panels.ts";
 export * from "./ops/item-set-rank.ts";
 export * from "./ops/item-set-top.ts";
 export * from "./ops/linear.ts";

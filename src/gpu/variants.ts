@@ -60,6 +60,24 @@ export function tiled({ rows, columns }: Tile, dtype: DType): Variant {
   return { ...storedWeights(dtype), constants: { ROWS: rows, COLUMNS: columns } };
 }
 
+/** Lanes of a subgroup that make a tile of scores in their registers: 4 columns each. */
+export const SHARING_LANES = [4, 8, 16] as const;
+/** Rows of that tile. */
+export const SHARING_ROWS = { many: 32, few: 8 } as const;
+
+/** A kernel that walks the item set by subgroups of this many lanes, with tiles of this many rows. */
+export function sharing(lanes: number, rows: number, dtype: DType): Variant {
+  return { ...storedWeights(dtype), constants: { LANES: lanes, ROWS: rows }, lanes: Math.min(lanes, rows) };
+}
+
+/** item_set_list by workgroups of this many lanes. */
+export function listing(lanes: number, dtype: DType): Variant {
+  return { ...storedWeights(dtype), constants: { LANES: lanes, FEW: Math.min(64, lanes) } };
+}
+
+/** Lanes of item_set_list on GPUs. */
+export const LIST_LANES = 256;
+
 /** A kernel for tensor cores of these extents; where it reads weights, of this type. */
 export function onMatrices({ rows, columns, depth, lanes }: SubgroupMatrix, dtype: DType = "f32"): Variant {
   const stored = storedWeights(dtype);
@@ -94,6 +112,10 @@ const [walked, differentiated] = [WALK_TILES, GRADIENT_TILES].map((tiles) =>
   Object.values(tiles).flatMap((tile: Tile) => [tiled(tile, "f32"), tiled(tile, "f16")]),
 );
 
+const sharingSubgroups = SHARING_LANES.flatMap((lanes) =>
+  Object.values(SHARING_ROWS).flatMap((rows) => [sharing(lanes, rows, "f32"), sharing(lanes, rows, "f16")]),
+);
+
 /**
  * Every variant of a kernel's text that may be asked for. build.mjs reflects each, and fails unless its bindings,
  * scalars and override constants are those of the kernel's descriptor.
@@ -119,9 +141,16 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   embed: stored,
   item_set_target: stored.slice(0, 1),
   item_set_rank_seen: stored.slice(0, 1),
-  item_set_list: stored.slice(0, 1),
+  item_set_list: [...SHARING_LANES, LIST_LANES].flatMap((lanes) => [
+    listing(lanes, "f32"),
+    listing(lanes, "f16"),
+  ]),
   item_set_walk_lse: walked,
   item_set_walk_rank: walked,
   item_set_walk_best: walked,
   item_set_gradient: differentiated,
+  item_set_rows_lse: sharingSubgroups,
+  item_set_rows_rank: sharingSubgroups,
+  item_set_rows_best: sharingSubgroups,
+  item_set_rows_gradient: sharingSubgroups,
 };

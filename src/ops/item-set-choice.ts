@@ -1,30 +1,41 @@
-import { GRADIENT_TILES, type Tile, WALK_TILES } from "../gpu/variants.ts";
+import type { Kernel } from "../gpu/kernel.ts";
+import type { DType } from "../gpu/tensor.ts";
+import { variantOf } from "../gpu/variant.ts";
+import { GRADIENT_TILES, SHARING_ROWS, sharing, type Tile, tiled, WALK_TILES } from "../gpu/variants.ts";
 
 /**
- * Which way losses, ranks and lists over the item set are computed, and in what sizes: the one place where adapters and
- * shapes are told apart. `sharedSubgroup` is Gpu.sharedSubgroup, as in product-choice.ts.
+ * Which kernels compute losses, ranks and lists over the item set, and in what sizes: the one place where adapters and
+ * shapes are told apart. All make scores tile by tile and reduce them in registers; scores are never written. What
+ * differs is where a tile's rows and columns are shared, as in product-choice.ts:
  *
- * | adapter                | way    | scores                                                          |
- * |------------------------|--------|-----------------------------------------------------------------|
- * | software with subgroups| panels | up to 2^21 at a time in memory, by the adapter's product kernel |
- * | any other              | fused  | never written: made and reduced tile by tile in registers       |
- *
- * A software adapter pays for its loads and barriers, not for memory traffic: its product kernels have no registers left
- * for a reduction (docs/kernels/item-set.md has the measurement). On a GPU writing and reading the scores costs more
- * than making them when the rows are short.
+ * | adapter                 | width           | kernels           | shared in        | queries x items of a tile          |
+ * |-------------------------|-----------------|-------------------|------------------|------------------------------------|
+ * | software with subgroups | multiple of 4   | item_set_rows_*   | subgroup         | 8 or 32 x 4 L, L = 4, 8 or 16 lanes|
+ * | any other               | any             | item_set_walk_*,  | workgroup memory | WALK_TILES, GRADIENT_TILES         |
+ * |                         |                 | item_set_gradient |                  |                                    |
  */
-export function itemSetWay(sharedSubgroup: number): "panels" | "fused" {
-  return sharedSubgroup > 0 ? "panels" : "fused";
+export interface ScoreTile extends Tile {
+  /** Lanes of the subgroup that makes the tile; 0: a workgroup through its memory. */
+  readonly lanes: number;
+}
+
+/** A kernel on this tile: `walk` through workgroup memory, or `rows` in a subgroup. Both have the same interface. */
+export function scoreKernel<K extends Kernel>(tile: ScoreTile, dtype: DType, walk: K, rows: K): K {
+  return tile.lanes === 0
+    ? variantOf(walk, tiled(tile, dtype))
+    : variantOf(rows, sharing(tile.lanes, tile.rows, dtype));
 }
 
 /** Workgroups that fill a GPU: eight on each of about 128 multiprocessors. */
 const GPU_WORKGROUPS = 1024;
 /** Fewer where each workgroup of a gradient needs a partial sum of its own. */
 const GRADIENT_WORKGROUPS = 512;
-/** Bytes of those partial sums. */
+/** Workgroups that keep a software adapter's cores busy to the end. */
+const SOFTWARE_WORKGROUPS = 16;
+/** Bytes of the partial sums of a gradient. */
 const MOST_PARTIAL_BYTES = 2 ** 26;
-/** (key, id) pairs of the groups of a chunk: 16 MiB. */
-const MOST_PAIRS = 2 ** 21;
+/** Bests of the groups of a chunk, of 12 bytes: 12 MiB. */
+const MOST_BESTS = 2 ** 20;
 /** WebGPU guarantees this many workgroups along one axis. */
 const MOST_PER_AXIS = 65535;
 
@@ -40,34 +51,63 @@ function cut(columns: number, width: number, wanted: number): Slabs {
   return { slabs: Math.ceil(tiles / each), slab: each * width };
 }
 
-/** The tile for these queries: rows that no query fills are work for nothing. */
-export function walkTile(queries: number): Tile {
-  if (queries <= WALK_TILES.few.rows) return WALK_TILES.few;
-  return queries <= WALK_TILES.some.rows ? WALK_TILES.some : WALK_TILES.many;
+/** The tile that a subgroup makes for these queries, or null where the item set is walked through workgroup memory. */
+function subgroupTile(queries: number, width: number, sharedSubgroup: number): ScoreTile | null {
+  if (sharedSubgroup < 4 || width % 4 !== 0) return null;
+  const lanes = sharedSubgroup < 8 ? 4 : sharedSubgroup < 16 ? 8 : 16;
+  const { few, many } = SHARING_ROWS;
+  return { lanes, rows: queries <= few ? few : many, columns: 4 * lanes };
+}
+
+/** The tile for these queries: rows that no query fills are work for nothing. `sharedSubgroup` is Gpu.sharedSubgroup. */
+export function scoreTile(queries: number, width: number, sharedSubgroup: number): ScoreTile {
+  const { few, some, many } = WALK_TILES;
+  const walk = queries <= few.rows ? few : queries <= some.rows ? some : many;
+  return subgroupTile(queries, width, sharedSubgroup) ?? { lanes: 0, ...walk };
 }
 
 /** Slabs of `items` items for the log-sum-exp and the ranks. */
-export function walkSlabs(queries: number, items: number, { rows, columns }: Tile): Slabs {
-  return cut(items, columns, Math.ceil(GPU_WORKGROUPS / Math.max(1, Math.ceil(queries / rows))));
+export function walkSlabs(queries: number, items: number, { rows, columns, lanes }: ScoreTile): Slabs {
+  const workgroups = lanes ? SOFTWARE_WORKGROUPS : GPU_WORKGROUPS;
+  return cut(items, columns, Math.ceil(workgroups / Math.max(1, Math.ceil(queries / rows))));
+}
+
+/** The tile of a gradient, and how many queries or items a workgroup owns and how many of the others it walks at a time. */
+export interface GradientTile extends ScoreTile {
+  readonly owned: number;
+  readonly walked: number;
 }
 
 /** The tile of the gradient with respect to the queries ("queries") or to the items. */
-export function gradientTile(queries: number, of: "queries" | "items"): Tile {
-  if (queries > GRADIENT_TILES.fewRows.rows) return GRADIENT_TILES.many;
-  return of === "queries" ? GRADIENT_TILES.fewRows : GRADIENT_TILES.fewColumns;
+export function gradientTile(
+  queries: number,
+  width: number,
+  of: "queries" | "items",
+  sharedSubgroup: number,
+): GradientTile {
+  const subgroup = subgroupTile(queries, width, sharedSubgroup);
+  if (subgroup) {
+    const [owned, walked] =
+      of === "queries" ? [subgroup.rows, subgroup.columns] : [subgroup.columns, subgroup.rows];
+    return { ...subgroup, owned, walked };
+  }
+  const { many, fewRows, fewColumns } = GRADIENT_TILES;
+  const tile = queries > fewRows.rows ? many : of === "queries" ? fewRows : fewColumns;
+  return { lanes: 0, ...tile, owned: tile.rows, walked: tile.columns };
 }
 
-/** Slabs of `columns` columns for a gradient of `rows` rows of `rowBytes` bytes; each slab has a partial sum. */
+/** Slabs of `walked` rows for a gradient of `owned` rows of `rowBytes` bytes; each slab has a partial sum. */
 export function gradientSlabs(
-  rows: number,
-  columns: number,
-  tile: Tile,
+  owned: number,
+  walked: number,
+  tile: GradientTile,
   rowBytes: number,
   limit: number,
 ): Slabs {
-  const filling = Math.ceil(GRADIENT_WORKGROUPS / Math.max(1, Math.ceil(rows / tile.rows)));
-  const fitting = Math.floor(Math.min(MOST_PARTIAL_BYTES, limit) / Math.max(1, rows * rowBytes));
-  return cut(columns, tile.columns, Math.min(filling, Math.max(1, fitting)));
+  const workgroups = tile.lanes ? SOFTWARE_WORKGROUPS : GRADIENT_WORKGROUPS;
+  const filling = Math.ceil(workgroups / Math.max(1, Math.ceil(owned / tile.owned)));
+  const fitting = Math.floor(Math.min(MOST_PARTIAL_BYTES, limit) / Math.max(1, owned * rowBytes));
+  return cut(walked, tile.walked, Math.min(filling, Math.max(1, fitting)));
 }
 
 /** How top-k groups the items: tiles of a group, and the most items whose groups' bests are held at once. */
@@ -77,12 +117,18 @@ export interface Groups {
 }
 
 /**
- * Groups of 64 items, or of 16: when 64 would leave the GPU without enough workgroups, and for long lists, whose groups
- * are all scored once more.
+ * Groups of 64 items, or of 16: when 64 would leave the adapter without enough workgroups, and for long lists, whose groups
+ * are mostly scored once more.
  */
-export function topGroups(queries: number, items: number, k: number, { rows, columns }: Tile): Groups {
+export function topGroups(
+  queries: number,
+  items: number,
+  k: number,
+  { rows, columns, lanes }: ScoreTile,
+): Groups {
   const workgroups = Math.ceil(queries / rows) * Math.ceil(items / (16 * columns));
-  const tiles = k > 128 || workgroups < GPU_WORKGROUPS / 2 ? 4 : 16;
-  const blocks = Math.floor(MOST_PAIRS / Math.max(1, queries) / (columns / 4));
+  const least = lanes ? SOFTWARE_WORKGROUPS : GPU_WORKGROUPS / 2;
+  const tiles = k > 128 || workgroups < least ? 4 : 16;
+  const blocks = Math.floor(MOST_BESTS / Math.max(1, queries) / (columns / 4));
   return { tiles, chunk: Math.max(1, Math.min(MOST_PER_AXIS, blocks)) * tiles * columns };
 }

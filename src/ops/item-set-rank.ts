@@ -2,10 +2,11 @@ import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { itemSetWay } from "./item-set-choice.ts";
-import { fusedRankTargets } from "./item-set-fused-rank.ts";
-import { extents, itemPanels, panelPitch, panelScores } from "./item-set-panels.ts";
+import { withWeights } from "../gpu/variant.ts";
+import { fillZero } from "./fill.ts";
+import { scoreKernel, scoreTile, walkSlabs } from "./item-set-choice.ts";
 import { targetScores } from "./item-set-target.ts";
+import { extents, itemWindows } from "./item-set-windows.ts";
 
 /** A list of item ids for each query: those of query b are ids[offsets[b]] .. ids[offsets[b + 1] - 1]. */
 export interface RaggedIds {
@@ -34,8 +35,8 @@ export interface TargetRanks {
 
 /**
  * Where each query's target stands among ALL items by score(b, i) = h_b . item_i (+ bias_i). h [B, d]; items [I, d] in
- * f32 or f16; target u32 [B]. Identical rows score the same to the bit, so ties are exact. Scratch is bounded: the B x I
- * matrix is never held (item-set-choice.ts says how).
+ * f32 or f16; target u32 [B]. Identical rows score the same to the bit, so ties are exact. The B x I scores are never
+ * written: items are counted as their scores are made, and those that a query has seen are scored once more and taken off.
  */
 export function rankTargets(
   step: Step,
@@ -45,45 +46,43 @@ export function rankTargets(
   options: RankOptions = {},
 ): TargetRanks {
   const { bias = null, seen = null } = options;
-  const { queries } = extents(h, items);
+  const { queries, width } = extents(h, items);
+  const tile = scoreTile(queries, width, step.sharedSubgroup);
+  const windows = itemWindows(items, step.maxBindingBytes);
+  const scores = targetScores(step, h, windows, target, bias);
   // The three counts lie in one buffer, each from a multiple of 256 bytes on.
   const countPitch = Math.ceil(queries / 64) * 64;
-  const split = (counts: Tensor): TargetRanks => {
-    const [above, equal, nonFinite] = [0, 1, 2].map((i) =>
-      counts.rows(i * countPitch, i * countPitch + queries),
-    );
-    return { above, equal, nonFinite };
-  };
-  if (itemSetWay(step.sharedSubgroup) === "fused") {
-    const counts = step.tensor([3 * countPitch], "u32");
-    fusedRankTargets(step, h, items, target, options, counts, countPitch);
-    return split(counts);
-  }
-  const panels = itemPanels(items, queries, step.maxBindingBytes);
-  const ownScores = targetScores(step, h, panels, target, bias);
-  const pitch = panelPitch(panels);
-  const scores = step.tensor([queries, pitch]);
   const counts = step.tensor([3 * countPitch], "u32");
-  for (const panel of panels) {
-    const { from, to } = panel;
-    panelScores(step, h, panel, scores);
-    step.run(kernels.item_set_rank, {
-      bindings: {
-        bias: bias ?? h,
-        targets: target,
-        panel: scores,
-        target_scores: ownScores,
-        seen_offsets: seen?.offsets ?? target,
-        seen_ids: seen?.ids ?? target,
-        counts,
-      },
-      params: { queries, items: to - from, pitch, first: from, count_pitch: countPitch },
-      overrides: { BIAS: Boolean(bias), SEEN: Boolean(seen) },
+  fillZero(step, counts);
+  const shared = { h, bias: bias ?? h, targets: target, target_scores: scores, counts };
+  for (const { from, to, tensor } of windows) {
+    const count = to - from;
+    const { slabs, slab } = walkSlabs(queries, count, tile);
+    const params = {
+      queries,
+      items: count,
+      width,
+      first: from,
+      count_pitch: countPitch,
+      biased: bias ? 1 : 0,
+    };
+    step.run(scoreKernel(tile, items.dtype, kernels.item_set_walk_rank, kernels.item_set_rows_rank), {
+      bindings: { ...shared, weights: tensor },
+      params: { ...params, slab },
+      workgroups: [Math.ceil(queries / tile.rows), slabs],
+      cost: { flops: (2 * width + 3) * queries * count, bytes: tensor.bytes + 4 * queries * width },
+    });
+    if (!seen) continue;
+    step.run(withWeights(kernels.item_set_rank_seen, items.dtype), {
+      bindings: { ...shared, weights: tensor, seen_offsets: seen.offsets, seen_ids: seen.ids },
+      params,
       workgroups: gridOf(queries),
-      cost: { bytes: 4 * queries * (to - from) },
+      cost: { flops: 2 * width * seen.ids.size, bytes: 4 * width * seen.ids.size },
     });
   }
   step.free(scores);
-  step.free(ownScores);
-  return split(counts);
+  const [above, equal, nonFinite] = [0, 1, 2].map((i) =>
+    counts.rows(i * countPitch, i * countPitch + queries),
+  );
+  return { above, equal, nonFinite };
 }

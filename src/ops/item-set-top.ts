@@ -2,11 +2,13 @@ import { UserError } from "../files/user-error.ts";
 import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
-import type { Tensor } from "../gpu/tensor.ts";
-import { itemSetWay } from "./item-set-choice.ts";
-import { fusedTopItems } from "./item-set-fused-top.ts";
-import { extents, itemPanels, panelPitch, panelScores } from "./item-set-panels.ts";
+import { rowBytes, Tensor } from "../gpu/tensor.ts";
+import { variantOf } from "../gpu/variant.ts";
+import { LIST_LANES, listing } from "../gpu/variants.ts";
+import { fillZero } from "./fill.ts";
+import { scoreKernel, scoreTile, topGroups } from "./item-set-choice.ts";
 import type { RankOptions } from "./item-set-rank.ts";
+import { extents, itemWindows } from "./item-set-windows.ts";
 
 /** The longest list that `topItems` makes. */
 export const MOST_TOP_ITEMS = 1000;
@@ -31,46 +33,64 @@ export interface TopItems {
 
 /**
  * The k best items of each query by score(b, i) = h_b . item_i (+ bias_i), exactly. h [B, d]; items [I, d] in f32 or
- * f16; 1 <= k <= 1000. Scratch is bounded: the B x I matrix is never held (item-set-choice.ts says how).
+ * f16; 1 <= k <= 1000. The B x I scores are never written: a kernel keeps the best candidate of every group of 64 or 16
+ * items; a second one merges these bests into the list and scores again the groups that got into it. The item set passes in
+ * chunks, so that the bests take 16 MiB at most (but for more than 100,000 queries).
  */
 export function topItems(
   step: Step,
   h: Tensor,
   items: Tensor,
   k: number,
-  options: TopOptions = {},
+  { bias = null, seen = null, allowed = null }: TopOptions = {},
 ): TopItems {
   if (!Number.isInteger(k) || k < 1 || k > MOST_TOP_ITEMS)
     throw new UserError(`a list of ${k} items was asked for; expected 1 to ${MOST_TOP_ITEMS}`);
-  if (itemSetWay(step.sharedSubgroup) === "fused") return fusedTopItems(step, h, items, k, options);
-  const { bias = null, seen = null, allowed = null } = options;
-  const { queries, count: all } = extents(h, items);
-  const panels = itemPanels(items, queries, step.maxBindingBytes);
-  const pitch = panelPitch(panels);
-  const scores = step.tensor([queries, pitch]);
+  const { queries, count: all, width } = extents(h, items);
+  const tile = scoreTile(queries, width, step.sharedSubgroup);
+  const { tiles, chunk } = topGroups(queries, all, k, tile);
+  const limit = Math.min(step.maxBindingBytes, chunk * rowBytes(width, items.dtype));
+  const chunks = itemWindows(items, limit).map((window) => {
+    const blocks = Math.ceil((window.to - window.from) / (tiles * tile.columns));
+    return { ...window, blocks, groups: (blocks * tile.columns) / 4 };
+  });
+  const best = step.tensor([3, queries, Math.max(...chunks.map(({ groups }) => groups))], "u32");
   const nonFinite = step.tensor([queries], "u32");
-  const listIds = step.tensor([queries, k], "u32");
-  const listScores = step.tensor([queries, k]);
-  for (const panel of panels) {
-    const { from, to } = panel;
-    panelScores(step, h, panel, scores);
-    step.run(kernels.item_set_top, {
+  fillZero(step, nonFinite);
+  // Keys and ids lie in one buffer, each from a multiple of 256 bytes on.
+  const places = queries * k;
+  const idsAt = Math.ceil(places / 64) * 64;
+  const lists = step.tensor([idsAt + places], "u32");
+  const shared = { h, bias: bias ?? h, allowed: allowed ?? h, best };
+  // The bits of the kernels' constants BIAS, SEEN and ALLOWED.
+  const options = (bias ? 1 : 0) | (seen ? 2 : 0) | (allowed ? 4 : 0);
+  for (const { from, to, tensor, blocks, groups } of chunks) {
+    const count = to - from;
+    const params = { queries, items: count, width, first: from, tiles, groups, options };
+    step.run(scoreKernel(tile, items.dtype, kernels.item_set_walk_best, kernels.item_set_rows_best), {
+      bindings: { ...shared, weights: tensor, not_finite: nonFinite },
+      params,
+      workgroups: [Math.ceil(queries / tile.rows), blocks],
+      cost: { flops: (2 * width + 3) * queries * count, bytes: tensor.bytes + 4 * queries * width },
+    });
+    step.run(variantOf(kernels.item_set_list, listing(tile.lanes || LIST_LANES, items.dtype)), {
       bindings: {
-        scores,
-        bias: bias ?? h,
-        allowed: allowed ?? h,
+        ...shared,
+        weights: tensor,
         seen_offsets: seen?.offsets ?? h,
         seen_ids: seen?.ids ?? h,
-        list_keys: listScores,
-        list_ids: listIds,
-        not_finite: nonFinite,
+        lists,
       },
-      params: { queries, items: to - from, pitch, k, first: from, last: to === all ? 1 : 0 },
-      overrides: { BIAS: Boolean(bias), SEEN: Boolean(seen), ALLOWED: Boolean(allowed) },
+      params: { ...params, k, columns: tile.columns, ids: idsAt, last: to === all ? 1 : 0 },
       workgroups: gridOf(queries),
-      cost: { bytes: 4 * queries * (to - from) },
+      cost: { bytes: 8 * queries * groups },
     });
   }
-  step.free(scores);
-  return { ids: listIds, scores: listScores, nonFinite };
+  step.free(best);
+  const shape = [queries, k];
+  return {
+    ids: lists.rows(idsAt, idsAt + places).reshape(shape),
+    scores: new Tensor(lists.buffer, lists.offset, shape, "f32", lists.bufferId),
+    nonFinite,
+  };
 }

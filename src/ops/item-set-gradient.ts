@@ -2,14 +2,18 @@ import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { variantOf } from "../gpu/variant.ts";
-import { tiled } from "../gpu/variants.ts";
-import type { ItemGradients } from "./item-set.ts";
-import { gradientSlabs, gradientTile } from "./item-set-choice.ts";
-import { itemWindows } from "./item-set-fused.ts";
-import { zero } from "./item-set-fused-rank.ts";
-import { extents } from "./item-set-panels.ts";
+import { fillZero } from "./fill.ts";
+import { gradientSlabs, gradientTile, scoreKernel } from "./item-set-choice.ts";
+import { extents, itemWindows } from "./item-set-windows.ts";
 import type { Window } from "./windows.ts";
+
+/** Where crossEntropyGradient writes the gradients of a trained item set: dItems [I, d], dBias [I] or null. */
+export interface ItemGradients {
+  readonly dItems: Tensor;
+  readonly dBias: Tensor | null;
+  /** Add to what is there instead of overwriting it. */
+  readonly accumulate: boolean;
+}
 
 /** What both gradients read. */
 interface Inputs {
@@ -22,17 +26,24 @@ interface Inputs {
 }
 
 /**
- * `crossEntropyGradient` of ops/item-set.ts without panels: one kernel makes the scores again tile by tile and multiplies
- * their gradient with the items, and, when the items train, a second run of it with the hidden states. The slabs' partial
- * sums are added in order.
+ * The gradient of sum_b dLosses[b] * losses[b] of `crossEntropy` (the same arguments, its lse, and dLosses [B]) with
+ * respect to h: returns dh [B, d]; with `into` also dItems and dBias, for tied embeddings. One kernel makes the scores again
+ * tile by tile and multiplies their gradient with the items, and, when the items train, a second run of it with the hidden
+ * states. The slabs' partial sums are added in order, so a run repeats bit for bit.
  */
-export function fusedCrossEntropyGradient(
+export function crossEntropyGradient(
   step: Step,
-  inputs: Inputs,
+  h: Tensor,
   items: Tensor,
-  into: ItemGradients | null,
+  target: Tensor,
+  lse: Tensor,
+  dLosses: Tensor,
+  scale: number,
+  bias: Tensor | null = null,
+  into: ItemGradients | null = null,
 ): Tensor {
-  const { queries, width } = extents(inputs.h, items);
+  const { queries, width } = extents(h, items);
+  const inputs = { h, target, lse, dLosses, scale, bias };
   const dh = step.tensor([queries, width]);
   // The gradient of f16 items is f32 and cut in the same places.
   const limit = into && items.dtype === "f16" ? step.maxBindingBytes / 2 : step.maxBindingBytes;
@@ -59,20 +70,20 @@ function gradient(
   const [, width] = tensor.shape;
   const queries = h.size / width;
   const items = to - from;
-  const [rows, columns] = of === "queries" ? [queries, items] : [items, queries];
-  if (columns === 0) {
-    if (!accumulate) for (const sum of dBias ? [out, dBias] : [out]) zero(step, sum);
+  const [owned, walked] = of === "queries" ? [queries, items] : [items, queries];
+  if (walked === 0) {
+    if (!accumulate) for (const sum of dBias ? [out, dBias] : [out]) fillZero(step, sum);
     return;
   }
-  const tile = gradientTile(queries, of);
-  const { slabs, slab } = gradientSlabs(rows, columns, tile, 4 * width, step.maxBindingBytes);
+  const tile = gradientTile(queries, width, of, step.sharedSubgroup);
+  const { slabs, slab } = gradientSlabs(owned, walked, tile, 4 * width, step.maxBindingBytes);
   const whole = slabs === 1;
-  const sums = whole ? out : step.tensor([slabs, rows, width]);
+  const sums = whole ? out : step.tensor([slabs, owned, width]);
   // A kernel may not bind a buffer for writing twice, so there is a place for the gradient that is not asked for.
-  const biasSums = whole && dBias ? dBias : step.tensor(dBias ? [slabs, rows] : [1]);
+  const biasSums = whole && dBias ? dBias : step.tensor(dBias ? [slabs, owned] : [1]);
   // The bits of the kernel's constants BIAS, BIAS_GRADIENT and ACCUMULATE.
   const options = (bias ? 1 : 0) | (dBias ? 2 : 0) | (accumulate && whole ? 4 : 0);
-  step.run(variantOf(kernels.item_set_gradient, tiled(tile, tensor.dtype)), {
+  step.run(scoreKernel(tile, tensor.dtype, kernels.item_set_gradient, kernels.item_set_rows_gradient), {
     bindings: {
       h,
       weights: tensor,
@@ -85,7 +96,7 @@ function gradient(
     },
     params: { queries, items, width, first: from, slab, options, scale },
     overrides: { ITEMS: of === "items" },
-    workgroups: [Math.ceil(rows / tile.rows), slabs],
+    workgroups: [Math.ceil(owned / tile.owned), slabs],
     cost: { flops: (4 * width + 5) * queries * items, bytes: 2 * tensor.bytes + 8 * queries * width },
   });
   if (!whole) {

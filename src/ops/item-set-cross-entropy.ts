@@ -2,34 +2,26 @@ import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { variantOf } from "../gpu/variant.ts";
-import { tiled } from "../gpu/variants.ts";
-import { walkSlabs, walkTile } from "./item-set-choice.ts";
-import { extents } from "./item-set-panels.ts";
-import { type Window, windowsOf } from "./windows.ts";
-
-/** Windows of the item set begin at multiples of this many items: aligned addresses in f32 and f16, for every width. */
-const WINDOW_UNIT = 128;
-
-/** The item set in windows of at most `limit` bytes, in the order of the items. */
-export function itemWindows(items: Tensor, limit: number): Window[] {
-  return windowsOf(items, limit, WINDOW_UNIT);
-}
+import { scoreKernel, scoreTile, walkSlabs } from "./item-set-choice.ts";
+import { extents, itemWindows } from "./item-set-windows.ts";
 
 /**
- * `crossEntropy` of ops/item-set.ts without panels: a kernel walks slabs of the item set in tiles and keeps a log-sum-exp
- * a slab; a second one adds the slabs up. Scratch: two numbers for each query and slab.
+ * Cross-entropy of each query's target against the whole item set (Eq. 6 with h and items normalised and scale
+ * 1 / tau): losses[b] = lse[b] - logit(b, target[b]), logit(b, i) = scale * h_b . item_i (+ bias_i), lse the natural
+ * log-sum-exp over all items. h [B, d]; items [I, d] in f32 or f16; target u32 [B], each below I; bias [I] or null.
+ * Returns losses and lse, both [B]. The B x I scores are never written: a kernel walks slabs of the item set in tiles and
+ * keeps a log-sum-exp a slab; a second one adds the slabs up. Scratch: two numbers for each query and slab.
  */
-export function fusedCrossEntropy(
+export function crossEntropy(
   step: Step,
   h: Tensor,
   items: Tensor,
   target: Tensor,
   scale: number,
-  bias: Tensor | null,
+  bias: Tensor | null = null,
 ): { losses: Tensor; lse: Tensor } {
   const { queries, width } = extents(h, items);
-  const tile = walkTile(queries);
+  const tile = scoreTile(queries, width, step.sharedSubgroup);
   let slabs = 0;
   const parts = itemWindows(items, step.maxBindingBytes).map(({ from, to, tensor }) => {
     const cut = walkSlabs(queries, to - from, tile);
@@ -42,7 +34,7 @@ export function fusedCrossEntropy(
   const lse = step.tensor([queries]);
   const losses = step.tensor([queries]);
   for (const { from, count, rows, firstSlab, slab, slabs: here } of parts) {
-    step.run(variantOf(kernels.item_set_walk_lse, tiled(tile, items.dtype)), {
+    step.run(scoreKernel(tile, items.dtype, kernels.item_set_walk_lse, kernels.item_set_rows_lse), {
       bindings: { h, weights: rows, bias: bias ?? h, targets: target, partials, target_logits: targetLogits },
       params: {
         queries,
