@@ -6,16 +6,17 @@
 // The pages of docs/kernels keep the figures.
 import { laser, noise, open, quick } from "./harness.js";
 
-const { crossAttention, crossEntropy, linear, linearInputGradient, linearWeightGradient } = laser;
-const { packed, productNaive, selfAttention, selfAttentionGradient } = laser;
+const { chooseProduct, crossAttention, crossEntropy, linear } = laser;
+const { packed, product, productNaive, selfAttention, selfAttentionGradient } = laser;
 
 const bench = await open("Ladders: every version of a kernel on the same work, f32");
 const { gpu } = bench;
 const own = gpu.sharedSubgroup;
 
-/** Versions by the subgroup that leads to them: see chooseProduct and layoutOf. */
+/** Versions by the subgroup that leads to them, or by their tile: see chooseProduct and layoutOf. */
 const PRODUCTS = [
-  ["product", 0],
+  ["product", 0, "tile"],
+  ["product_large", 0, "large"],
   ["product_registers", 4],
   ...(own >= 8 ? [["product_rows / product_columns", own]] : []),
 ];
@@ -71,6 +72,18 @@ async function ladder(work, flops, versions, size, reference, tolerance = 1e-3) 
   }
 }
 
+/** The product by a version of PRODUCTS: what the adapter would take, but for the tile. */
+const by =
+  (kernel, a, b, shape, { transposeA = false, transposeB = false }) =>
+  (step) => {
+    const c = step.tensor([shape.m, shape.n]);
+    const traits = { ...shape, transposeA, groupsOfFour: false, stored: b.dtype };
+    const { splits } = chooseProduct(traits, { sharedSubgroup: 0, subgroupMatrix: null });
+    const choice = kernel && { kernel, splits };
+    product(step, a, b, c, shape, { transposeA, transposeB, choice });
+    return c;
+  };
+
 async function products([m, n, k]) {
   const [x, w, dy] = [noise(m * k, 1), noise(n * k, 2), noise(m * n, 3)];
   const [tx, tw, tdy] = [
@@ -83,11 +96,6 @@ async function products([m, n, k]) {
     productNaive(step, a, b, c, shape, options);
     return c;
   };
-  const weightGradient = (step) => {
-    const dw = step.tensor([n, k]);
-    linearWeightGradient(step, tdy, tx, dw, false);
-    return dw;
-  };
   const dot = (length, term) => {
     let sum = 0;
     for (let l = 0; l < length; l++) sum += term(l);
@@ -95,28 +103,20 @@ async function products([m, n, k]) {
   };
   const flops = 2 * m * n * k;
   const name = `M ${m}, W [${n} x ${k}]`;
-  const versions = (first, record) => [
-    ["product_naive", own, first],
-    ...PRODUCTS.map(([what, subgroup]) => [what, subgroup, record]),
+  const versions = (a, b, shape, options) => [
+    ["product_naive", own, naive(a, b, shape, options)],
+    ...PRODUCTS.map(([what, subgroup, kernel]) => [what, subgroup, by(kernel, a, b, shape, options)]),
   ];
-  await ladder(
-    `y = x W^T, ${name}`,
-    flops,
-    versions(naive(tx, tw, { m, n, k }, { transposeB: true }), (step) => linear(step, tx, tw)),
-    m * n,
-    (i) => dot(k, (l) => x[Math.floor(i / n) * k + l] * w[(i % n) * k + l]),
+  await ladder(`y = x W^T, ${name}`, flops, versions(tx, tw, { m, n, k }, { transposeB: true }), m * n, (i) =>
+    dot(k, (l) => x[Math.floor(i / n) * k + l] * w[(i % n) * k + l]),
   );
-  await ladder(
-    `dx = dy W, ${name}`,
-    flops,
-    versions(naive(tdy, tw, { m, n: k, k: n }, {}), (step) => linearInputGradient(step, tdy, tw)),
-    m * k,
-    (i) => dot(n, (l) => dy[Math.floor(i / k) * n + l] * w[l * k + (i % k)]),
+  await ladder(`dx = dy W, ${name}`, flops, versions(tdy, tw, { m, n: k, k: n }, {}), m * k, (i) =>
+    dot(n, (l) => dy[Math.floor(i / k) * n + l] * w[l * k + (i % k)]),
   );
   await ladder(
     `dW = dy^T x, ${name}`,
     flops,
-    versions(naive(tdy, tx, { m: n, n: k, k: m }, { transposeA: true }), weightGradient),
+    versions(tdy, tx, { m: n, n: k, k: m }, { transposeA: true }),
     n * k,
     (i) => dot(m, (l) => dy[l * n + Math.floor(i / k)] * x[l * k + (i % k)]),
   );
@@ -128,10 +128,17 @@ async function frozenProduct([m, n, k]) {
   const [x, w] = [noise(m * k, 1), noise(n * k, 2)];
   const tx = gpu.parameter([m, k], "f32", x);
   const tw = gpu.parameter([n, k], "f16", laser.packWeights(w, k, "f16"));
-  const by = (matrix) => withMatrix(matrix, (step) => linear(step, tx, tw));
-  const versions = PRODUCTS.map(([what, subgroup]) => [what, subgroup, by(null)]);
+  const shape = { m, n, k };
+  const plain = (kernel) => withMatrix(null, by(kernel, tx, tw, shape, { transposeB: true }));
+  const versions = PRODUCTS.map(([what, subgroup, kernel]) => [what, subgroup, plain(kernel)]);
   const matrix = gpu.offeredMatrix;
-  if (matrix) versions.push(["product_matrix (tensor cores)", own, by(matrix), true]);
+  if (matrix)
+    versions.push([
+      "product_matrix (tensor cores)",
+      own,
+      withMatrix(matrix, (step) => linear(step, tx, tw)),
+      true,
+    ]);
   await ladder(
     `y = x W^T, M ${m}, W [${n} x ${k}] in f16`,
     2 * m * n * k,

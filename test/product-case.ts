@@ -5,6 +5,7 @@ import type { Gpu } from "../src/gpu/device.ts";
 import { isQuantized } from "../src/gpu/tensor.ts";
 import { packWeights, type WeightStorage } from "../src/llm/weight-stream.ts";
 import { type ProductOptions, product } from "../src/ops/product.ts";
+import type { ProductChoice } from "../src/ops/product-choice.ts";
 import { assertClose, noise } from "./close.ts";
 import { dequantize } from "./dequantize.ts";
 import { KERNEL_F32 } from "./tolerances.ts";
@@ -21,6 +22,8 @@ export interface ProductCase {
   readonly magnitude?: number;
   /** Elements by which rows are longer than the matrices, and at which A and C begin. */
   readonly margin?: number;
+  /** The kernel, where the adapter's own is not asked for. */
+  readonly choice?: ProductChoice;
 }
 
 /** What a kernel rounds before it multiplies. */
@@ -86,6 +89,7 @@ export async function runProduct(
     ldc,
     aOffset: margin,
     cOffset: margin,
+    choice: c.choice,
   };
   product(step, step.upload(a), weight, out, { m, n, k }, options);
   const actual = step.readFloats(out);
@@ -108,6 +112,7 @@ export function describeProduct(c: ProductCase): string {
     c.bias && "bias",
     c.residual && "residual",
     c.accumulate && "accumulated",
+    c.choice?.kernel,
     c.margin && `margin ${c.margin}`,
   ];
   return `${c.orientation} [${c.shape}] ${words.filter(Boolean)}`;

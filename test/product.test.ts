@@ -41,6 +41,19 @@ for (const sharedSubgroup of productFamilies(gpu)) {
   }
 }
 
+const large: ProductCase[] = [
+  ...cases,
+  // More than one tile of 128 each way, and tiles that end in the lanes' first and in their second group of four.
+  { shape: [131, 259, 9], orientation: "A B^T", bias: true, residual: true, accumulate: true, margin: 3 },
+  { shape: [193, 130, 24], orientation: "A B", bias: true },
+  { shape: [258, 196, 17], orientation: "A^T B", accumulate: true, margin: 1 },
+  { shape: [128, 128, 8], orientation: "A B^T" },
+];
+for (const c of large) {
+  const choice = { kernel: "large", splits: c.shape[2] > 1000 ? 3 : 1 } as const;
+  t(describeProduct({ ...c, choice }), () => checkProduct(gpu, 0, { ...c, choice }));
+}
+
 for (const { shape, orientation } of cases) {
   t(`naive: ${orientation} [${shape}]`, async () => {
     const [m, n, k] = shape;
@@ -74,6 +87,8 @@ t("the choice: one kernel for each alignment, splits only for long weight gradie
   const choose = (of: ProductTraits, sharedSubgroup: number) =>
     chooseProduct(of, { sharedSubgroup, subgroupMatrix: null });
   assert.equal(choose(traits, 0), { kernel: "tile", splits: 1 });
+  assert.equal(choose({ ...traits, m: 2048, n: 1024 }, 0), { kernel: "large", splits: 1 });
+  assert.equal(choose({ ...traits, m: 2048, n: 896 }, 0), { kernel: "tile", splits: 1 });
   assert.equal(choose(traits, 4), { kernel: "registers", splits: 1 });
   assert.equal(choose(traits, 8), { kernel: "rows", lanes: 8, rows: 32 });
   assert.equal(choose(traits, 32), { kernel: "rows", lanes: 16, rows: 32 });

@@ -19,6 +19,19 @@ interface Case {
   readonly indexes?: Readonly<Record<string, readonly number[]>>;
 }
 
+const PRODUCT = {
+  m: 5,
+  n: 7,
+  k: 20,
+  lda: 20,
+  ldb: 7,
+  ldc: 7,
+  a_offset: 0,
+  c_offset: 0,
+  depth: 20,
+  split_stride: 35,
+  added: 0,
+};
 const cu = { cu_seqlens: [0, 3, 5] };
 const CASES: Readonly<Record<string, Case>> = {
   binary_loss: { groups: 2, params: { rows: 2, width: 70, lanes: 64 } },
@@ -78,22 +91,8 @@ const CASES: Readonly<Record<string, Case>> = {
   layer_norm_gradient: { groups: 2, params: { rows: 2, width: 70, lanes: 64 } },
   rms_norm_forward: { groups: 2, params: { rows: 2, width: 70, eps: 1e-5, lanes: 64 } },
   rms_norm_gradient: { groups: 2, params: { rows: 2, width: 70, lanes: 64 } },
-  product: {
-    groups: 1,
-    params: {
-      m: 5,
-      n: 7,
-      k: 20,
-      lda: 20,
-      ldb: 7,
-      ldc: 7,
-      a_offset: 0,
-      c_offset: 0,
-      depth: 20,
-      split_stride: 35,
-      added: 0,
-    },
-  },
+  product: { groups: 1, params: PRODUCT },
+  product_large: { groups: 1, params: PRODUCT },
   router: { groups: 2, params: { batch: 2, width: 6, experts: 4, chosen: 2 }, indexes: cu },
   router_balance: {
     groups: 1,

@@ -135,6 +135,7 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
     (["f16", "int8", "int4"] as const).map((dtype) => onMatrices(matrix, dtype)),
   ),
   limits_matrix: tensorCores.map((matrix) => onMatrices(matrix)),
+  product_large: stored,
   product_registers: stored,
   product_rows: stored,
   product_strided: stored,

@@ -12,7 +12,8 @@ import type { DType } from "../gpu/tensor.ts";
  * | software, subgroups of fewer lanes        | any                             | product_registers.wgsl| 8 x 64        |
  * | tensor cores (Gpu.subgroupMatrix)         | 32 rows or more, B in f16 or    | product_matrix.wgsl   | 128 x 128     |
  * |                                           | fewer bits, A as it is          |                       |               |
- * | any other                                 | any                             | product.wgsl          | 64 x 64       |
+ * | any other                                 | 128 tiles of it, or more        | product_large.wgsl    | 128 x 128     |
+ * |                                           | else                            | product.wgsl          | 64 x 64       |
  *
  * The first three share every element they load across a subgroup's registers: on a software adapter a load costs as
  * much as dozens of multiplications, whereas on a GPU the loads of neighbouring lanes are one transaction, and
@@ -25,7 +26,7 @@ import type { DType } from "../gpu/tensor.ts";
 export type ProductChoice =
   | { readonly kernel: "rows"; readonly lanes: 8 | 16; readonly rows: 8 | 32 }
   | { readonly kernel: "columns" | "strided"; readonly lanes: 8 | 16; readonly splits: number }
-  | { readonly kernel: "tile" | "registers"; readonly splits: number }
+  | { readonly kernel: "tile" | "large" | "registers"; readonly splits: number }
   | { readonly kernel: "matrix"; readonly matrix: SubgroupMatrix };
 
 /** What the choice depends on: a Step, or a Gpu. */
@@ -70,7 +71,12 @@ export function chooseProduct(
   };
   if (sharedSubgroup > 0 && sharedSubgroup < 8)
     return { kernel: "registers", splits: splits(8, 64, SOFTWARE_WORKGROUPS) };
-  if (sharedSubgroup === 0) return { kernel: "tile", splits: splits(64, 64, GPU_WORKGROUPS) };
+  if (sharedSubgroup === 0) {
+    const large = Math.ceil(m / 128) * Math.ceil(n / 128) >= GPU_WORKGROUPS;
+    return large
+      ? { kernel: "large", splits: 1 }
+      : { kernel: "tile", splits: splits(64, 64, GPU_WORKGROUPS) };
+  }
   const lanes = sharedSubgroup < 16 ? 8 : 16;
   if (transposeA || !groupsOfFour) {
     const kernel = groupsOfFour ? "columns" : "strided";

@@ -3,7 +3,7 @@ import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import { rowBytes, type Tensor } from "../gpu/tensor.ts";
 import { withWeights } from "../gpu/variant.ts";
-import { chooseProduct } from "./product-choice.ts";
+import { chooseProduct, type ProductChoice } from "./product-choice.ts";
 import { productOnMatrices } from "./product-matrix.ts";
 
 export interface ProductShape {
@@ -30,7 +30,16 @@ export interface ProductOptions {
   /** First element of A and of C (and residual) inside their tensors. */
   readonly aOffset?: number;
   readonly cOffset?: number;
+  /** The kernel, where not product-choice.ts should say it: for tests and benchmarks of one version. */
+  readonly choice?: ProductChoice;
 }
+
+/** Kernels that take anything, and the rows and columns of their tiles. */
+const TILED = {
+  tile: [kernels.product, 64, 64],
+  large: [kernels.product_large, 128, 128],
+  registers: [kernels.product_registers, 8, 64],
+} as const;
 
 /**
  * C [M, N] = A [M, K] B [K, N] (+ bias) (+ residual) (+ C): records the kernel of product-choice.ts. A, C in f32, B in
@@ -61,17 +70,19 @@ export function product(
   const aOffset = options.aOffset ?? 0;
   const cOffset = options.cOffset ?? 0;
   const grouped = [n, lda, ldb, ldc, aOffset, cOffset, transposeA ? m : k];
-  const choice = chooseProduct(
-    {
-      m,
-      n,
-      k,
-      transposeA,
-      groupsOfFour: grouped.every((extent) => extent % 4 === 0),
-      stored: b.dtype,
-    },
-    step,
-  );
+  const choice =
+    options.choice ??
+    chooseProduct(
+      {
+        m,
+        n,
+        k,
+        transposeA,
+        groupsOfFour: grouped.every((extent) => extent % 4 === 0),
+        stored: b.dtype,
+      },
+      step,
+    );
   const shape = { m, n, k, lda, ldb, ldc, a_offset: aOffset };
   const cost = {
     flops: 2 * m * n * k,
@@ -135,12 +146,12 @@ export function product(
       cost,
     });
   } else {
-    const [kernel, rows] = choice.kernel === "tile" ? [kernels.product, 64] : [kernels.product_registers, 8];
+    const [kernel, rows, columns] = TILED[choice.kernel];
     step.run(withWeights(kernel, b.dtype), {
       bindings: { a, weights: b, ...epilogue, c: out },
       params: { ...params, added: added | (accumulateHere ? 4 : 0) },
       overrides: { TRANSPOSE_A: transposeA, TRANSPOSE_B: transposeB },
-      workgroups: [Math.ceil(n / 64), Math.ceil(m / rows), splits],
+      workgroups: [Math.ceil(n / columns), Math.ceil(m / rows), splits],
       cost,
     });
   }
