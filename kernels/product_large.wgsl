@@ -3,8 +3,8 @@
 // Shapes, strides and parts: as product.wgsl.
 // Who calls it: ops/product.ts.
 // Tiling: a workgroup of 16 x 16 lanes makes a 128 x 128 tile of C, each lane 8 x 8 sums in registers: for one step along K
-// it reads four vec4f of workgroup memory for 64 multiply-adds, where product.wgsl reads two for 16. A GPU's workgroup memory
-// delivers about one element for each multiply-add that its lanes can do, so that 4 x 4 sums wait for it and 8 x 8 do not.
+// it reads four vec4f of workgroup memory for 64 multiply-adds, where product.wgsl reads two for 16: one byte a
+// multiply-add instead of two, which is what the workgroup memory of a GPU can deliver beside them.
 // A lane's rows (columns) are two groups of four, 64 apart: neighbouring lanes then read neighbouring groups.
 requires immediate_address_space;
 
