@@ -6,9 +6,9 @@
 // z * depth on (at most `depth` of them) and writes a matrix of its own, split_stride elements after the one before:
 // a long reduction over a small C is split so that every core has work, and product_sum.wgsl adds the parts in order.
 // Who calls it: ops/product.ts.
-// Tiling: as product_rows.wgsl: one subgroup of LANES = 8 or 16 lanes makes 32 x (4 LANES) of C, every element of A
+// Tiling: as product_rows.wgsl: one subgroup of LANES = 4, 8 or 16 lanes makes 32 x (4 LANES) of C, every element of A
 // and B is loaded by one lane only. For one k, lanes 0 .. 7 load the 32 rows' elements of A, four each; with 16 lanes,
-// lanes 8 .. 15 load those of the next k.
+// lanes 8 .. 15 load those of the next k; four lanes load sixteen rows and then the other sixteen.
 requires immediate_address_space;
 enable subgroups;
 
@@ -30,6 +30,14 @@ fn outer4(s: ptr<function, array<vec4f, 32>>, i: u32, x: vec4f, b: vec4f) {
   (*s)[i + 1u] = fma(vec4f(x.y), b, (*s)[i + 1u]);
   (*s)[i + 2u] = fma(vec4f(x.z), b, (*s)[i + 2u]);
   (*s)[i + 3u] = fma(vec4f(x.w), b, (*s)[i + 3u]);
+}
+
+// Sixteen rows from element `i` on at one k, whose elements of A are in lanes 0 .. 3 of `a`.
+fn half(s: ptr<function, array<vec4f, 32>>, i: u32, a: vec4f, b: vec4f) {
+  outer4(s, i, subgroupBroadcast(a, 0u), b);
+  outer4(s, i + 4u, subgroupBroadcast(a, 1u), b);
+  outer4(s, i + 8u, subgroupBroadcast(a, 2u), b);
+  outer4(s, i + 12u, subgroupBroadcast(a, 3u), b);
 }
 
 // All 32 rows at one k, whose elements of A are in lanes 0 .. 7 of `a`.
@@ -66,6 +74,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   let ldb = params.ldb >> 2u;
   // Rows, columns and k past the end read the last ones: such rows and columns are not stored, such k count as zero.
   let a_start = (params.a_offset + min(row + 4u * (lane % 8u), params.m - 4u)) >> 2u;
+  let a_rest = (params.a_offset + min(row + 16u + 4u * lane, params.m - 4u)) >> 2u;
   let b_start = min(column, params.n - 4u) >> 2u;
   // With 16 lanes, the upper eight are one k ahead.
   let ahead = lane / 8u;
@@ -83,6 +92,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
       high(&s, a01, b1);
       low(&s, a23, b2);
       high(&s, a23, b3);
+    } else if (LANES == 4u) {
+      half(&s, 0u, a[a_start + k * lda], b0);
+      half(&s, 16u, a[a_rest + k * lda], b0);
+      half(&s, 0u, select(vec4f(), a[a_start + min(k + 1u, last) * lda], k + 1u < end), b1);
+      half(&s, 16u, select(vec4f(), a[a_rest + min(k + 1u, last) * lda], k + 1u < end), b1);
+      half(&s, 0u, select(vec4f(), a[a_start + min(k + 2u, last) * lda], k + 2u < end), b2);
+      half(&s, 16u, select(vec4f(), a[a_rest + min(k + 2u, last) * lda], k + 2u < end), b2);
+      half(&s, 0u, select(vec4f(), a[a_start + min(k + 3u, last) * lda], k + 3u < end), b3);
+      half(&s, 16u, select(vec4f(), a[a_rest + min(k + 3u, last) * lda], k + 3u < end), b3);
     } else {
       low(&s, a[a_start + k * lda], b0);
       low(&s, select(vec4f(), a[a_start + min(k + 1u, last) * lda], k + 1u < end), b1);

@@ -8,17 +8,14 @@
 // lda, ldb, ldc and the offsets are multiples of 4: everything is read and written in groups of four;
 // ops/product-choice.ts takes kernels/product_strided.wgsl otherwise.
 // Who calls it: ops/product.ts.
-// Tiling: a workgroup is one subgroup of LANES = 8 or 16 lanes and makes a tile of ROWS x (4 LANES) of C without
+// Tiling: a workgroup is one subgroup of LANES = 4, 8 or 16 lanes and makes a tile of ROWS x (4 LANES) of C without
 // workgroup memory and without barriers. Each lane owns four neighbouring columns and keeps ROWS x 4 sums. Every
-// element of A and B is loaded by one lane only, four at a time: lane l loads its four columns of B, and row l of A
-// for all the others, who receive it by broadcast, a register operation. The broadcasts are written out because the
-// lane they read must be a literal.
+// element of A and B is loaded by one lane only, four at a time: lane l loads its four columns of B, and rows l, l + LANES,
+// ... of A for all the others, who receive them by broadcast, a register operation. The broadcasts are written out because
+// the lane they read must be a literal.
 requires immediate_address_space;
 enable subgroups;
 
-override LANES: u32 = 8u;
-// 8, 16 or 32; params.rows holds it too.
-override ROWS: u32 = 32u;
 override TRANSPOSE_B: bool = false;
 // Bits of `added`: what is added to the product. Not overrides, because every variant takes a second to compile.
 const BIAS = 1u;
@@ -43,51 +40,41 @@ var<immediate> params: Params;
 fn weight4(row: u32, column: u32, width: u32) -> vec4f { return weights[(row * width + column) >> 2u]; }
 // end weights
 
+const LANES = 8u;
+// 8 or 32; params.rows holds it too.
+const ROWS = 32u;
+// Rows whose elements the lanes hold at a time, one each.
+const GROUP = min(LANES, ROWS);
+
 // Four columns of the row whose elements k .. k+3 are x; b[j] holds the columns' elements at k + j.
 fn dot4(sum: vec4f, x: vec4f, b: mat4x4f) -> vec4f {
   return fma(vec4f(x.w), b[3], fma(vec4f(x.z), b[2], fma(vec4f(x.y), b[1], fma(vec4f(x.x), b[0], sum))));
 }
 
-// Eight rows of C, whose elements of A are in lanes 0 .. 7 of `a`.
-fn low(s: ptr<function, array<vec4f, 8>>, a: vec4f, b: mat4x4f) {
-  (*s)[0] = dot4((*s)[0], subgroupBroadcast(a, 0u), b);
-  (*s)[1] = dot4((*s)[1], subgroupBroadcast(a, 1u), b);
-  (*s)[2] = dot4((*s)[2], subgroupBroadcast(a, 2u), b);
-  (*s)[3] = dot4((*s)[3], subgroupBroadcast(a, 3u), b);
-  (*s)[4] = dot4((*s)[4], subgroupBroadcast(a, 4u), b);
-  (*s)[5] = dot4((*s)[5], subgroupBroadcast(a, 5u), b);
-  (*s)[6] = dot4((*s)[6], subgroupBroadcast(a, 6u), b);
-  (*s)[7] = dot4((*s)[7], subgroupBroadcast(a, 7u), b);
+// GROUP rows from `base` on, whose elements are in lanes 0 .. GROUP - 1 of `a`.
+fn add_rows(s: ptr<function, array<vec4f, ROWS>>, base: u32, a: vec4f, b: mat4x4f) {
+  (*s)[base + 0u] = dot4((*s)[base + 0u], subgroupBroadcast(a, 0u), b); // each lane
 }
 
-// The same from lanes 8 .. 15.
-fn high(s: ptr<function, array<vec4f, 8>>, a: vec4f, b: mat4x4f) {
-  (*s)[0] = dot4((*s)[0], subgroupBroadcast(a, 8u), b);
-  (*s)[1] = dot4((*s)[1], subgroupBroadcast(a, 9u), b);
-  (*s)[2] = dot4((*s)[2], subgroupBroadcast(a, 10u), b);
-  (*s)[3] = dot4((*s)[3], subgroupBroadcast(a, 11u), b);
-  (*s)[4] = dot4((*s)[4], subgroupBroadcast(a, 12u), b);
-  (*s)[5] = dot4((*s)[5], subgroupBroadcast(a, 13u), b);
-  (*s)[6] = dot4((*s)[6], subgroupBroadcast(a, 14u), b);
-  (*s)[7] = dot4((*s)[7], subgroupBroadcast(a, 15u), b);
-}
+// Where a row of A begins, in groups of four. Rows past the end read the last one, whose products are not stored.
+fn begin(row: u32) -> u32 { return (params.a_offset + min(row, params.m - 1u) * params.lda) >> 2u; }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   let row = group.y * ROWS;
   let column = group.x * (4u * LANES) + 4u * lane;
-  // Rows and columns past the end read the last ones, whose products are not stored.
-  let last = params.m - 1u;
-  let row0 = (params.a_offset + min(row + lane, last) * params.lda) >> 2u;
-  let row1 = (params.a_offset + min(row + LANES + lane, last) * params.lda) >> 2u;
-  let row2 = (params.a_offset + min(row + 2u * LANES + lane, last) * params.lda) >> 2u;
-  let row3 = (params.a_offset + min(row + 3u * LANES + lane, last) * params.lda) >> 2u;
+  let row0 = begin(row + lane);
+  let row1 = begin(row + GROUP + lane);
+  let row2 = begin(row + 2u * GROUP + lane);
+  let row3 = begin(row + 3u * GROUP + lane);
+  let row4 = begin(row + 4u * GROUP + lane);
+  let row5 = begin(row + 5u * GROUP + lane);
+  let row6 = begin(row + 6u * GROUP + lane);
+  let row7 = begin(row + 7u * GROUP + lane);
+  // Columns past the end read the last ones, whose products are not stored either.
   let b_column = min(column, params.n - 4u);
   let groups = params.k >> 2u;
-  var s0: array<vec4f, 8>;
-  var s1: array<vec4f, 8>;
-  var s2: array<vec4f, 8>;
-  var s3: array<vec4f, 8>;
+  var s = array<vec4f, ROWS>();
   for (var k = 0u; k < groups; k++) {
     var panel: mat4x4f;
     if (TRANSPOSE_B) {
@@ -99,21 +86,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
       panel = mat4x4f(weight4(4u * k, b_column, params.ldb), weight4(4u * k + 1u, b_column, params.ldb),
                       weight4(4u * k + 2u, b_column, params.ldb), weight4(4u * k + 3u, b_column, params.ldb));
     }
-    let a0 = a[row0 + k];
-    low(&s0, a0, panel);
-    if (LANES == 16u) {
-      if (ROWS > 8u) { high(&s1, a0, panel); }
-      if (ROWS > 16u) {
-        let a1 = a[row1 + k];
-        low(&s2, a1, panel);
-        high(&s3, a1, panel);
-      }
-    } else {
-      if (ROWS > 8u) { low(&s1, a[row1 + k], panel); }
-      if (ROWS > 16u) {
-        low(&s2, a[row2 + k], panel);
-        low(&s3, a[row3 + k], panel);
-      }
+    add_rows(&s, 0u, a[row0 + k], panel);
+    if (ROWS > GROUP) { add_rows(&s, GROUP, a[row1 + k], panel); }
+    if (ROWS > 2u * GROUP) {
+      add_rows(&s, 2u * GROUP, a[row2 + k], panel);
+      add_rows(&s, 3u * GROUP, a[row3 + k], panel);
+    }
+    if (ROWS > 4u * GROUP) {
+      add_rows(&s, 4u * GROUP, a[row4 + k], panel);
+      add_rows(&s, 5u * GROUP, a[row5 + k], panel);
+      add_rows(&s, 6u * GROUP, a[row6 + k], panel);
+      add_rows(&s, 7u * GROUP, a[row7 + k], panel);
     }
   }
   if (column >= params.n) { return; }
@@ -121,14 +104,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   // unrolled, its memory accesses take lavapipe longer to compile than all the rest. Hence a bound it cannot know, and
   // an array longer than the 32 turns up to which it unrolls.
   var rows: array<vec4f, 33>;
-  for (var i = 0u; i < 8u; i++) {
-    rows[i] = s0[i];
-    if (ROWS > 8u) { rows[8u + i] = s1[i]; }
-    if (ROWS > 16u) {
-      rows[16u + i] = s2[i];
-      rows[24u + i] = s3[i];
-    }
-  }
+  for (var i = 0u; i < ROWS; i++) { rows[i] = s[i]; }
   let end = min(params.rows, params.m - row);
   for (var i = 0u; i < end; i++) {
     let at = (params.c_offset + (row + i) * params.ldc + column) >> 2u;

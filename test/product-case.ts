@@ -98,11 +98,14 @@ export async function runProduct(
   return { actual: await actual, expected };
 }
 
-/** Subgroup sizes that lead to each family of kernels on this adapter: tiles, registers, and its own shared subgroup. */
+/**
+ * Subgroup sizes that lead to each family of kernels on this adapter: tiles in workgroup memory, and subgroups of 4, 8 and 16
+ * lanes as far as its own go (a workgroup is then part of a subgroup).
+ */
 export function productFamilies(gpu: Gpu): number[] {
   const own = gpu.sharedSubgroup;
-  if (own < 8) console.log("SKIPPED: the subgroup kernels, which this adapter cannot run");
-  return own >= 8 ? [0, 4, own] : [0, 4];
+  if (own < 4) console.log("SKIPPED: the subgroup kernels, which this adapter cannot run");
+  return [0, ...[4, 8, 16].filter((lanes) => lanes <= own)];
 }
 
 /** A case as a test's name. */

@@ -60,14 +60,16 @@ export function tiled({ rows, columns }: Tile, dtype: DType): Variant {
   return { ...storedWeights(dtype), constants: { ROWS: rows, COLUMNS: columns } };
 }
 
-/** Lanes of a subgroup that make a tile of scores in their registers: 4 columns each. */
+/** Lanes of a subgroup that makes a tile in their registers: 4 columns each. */
 export const SHARING_LANES = [4, 8, 16] as const;
 /** Rows of that tile. */
 export const SHARING_ROWS = { many: 32, few: 8 } as const;
 
-/** A kernel that walks the item set by subgroups of this many lanes, with tiles of this many rows. */
+/** product_rows or item_set_rows_*: subgroups of this many lanes, with tiles of this many rows. */
 export function sharing(lanes: number, rows: number, dtype: DType): Variant {
-  return { ...storedWeights(dtype), constants: { LANES: lanes, ROWS: rows }, lanes: Math.min(lanes, rows) };
+  const stored = storedWeights(dtype);
+  const constants = { ...stored?.constants, LANES: lanes, ROWS: rows };
+  return { ...stored, constants, lanes: Math.min(lanes, rows) };
 }
 
 /** item_set_list by workgroups of this many lanes. */
@@ -112,9 +114,10 @@ const [walked, differentiated] = [WALK_TILES, GRADIENT_TILES].map((tiles) =>
   Object.values(tiles).flatMap((tile: Tile) => [tiled(tile, "f32"), tiled(tile, "f16")]),
 );
 
-const sharingSubgroups = SHARING_LANES.flatMap((lanes) =>
-  Object.values(SHARING_ROWS).flatMap((rows) => [sharing(lanes, rows, "f32"), sharing(lanes, rows, "f16")]),
-);
+const sharingSubgroups = (dtypes: readonly DType[]) =>
+  SHARING_LANES.flatMap((lanes) =>
+    Object.values(SHARING_ROWS).flatMap((rows) => dtypes.map((dtype) => sharing(lanes, rows, dtype))),
+  );
 
 /**
  * Every variant of a kernel's text that may be asked for. build.mjs reflects each, and fails unless its bindings,
@@ -137,7 +140,7 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   limits_matrix: tensorCores.map((matrix) => onMatrices(matrix)),
   product_large: stored,
   product_registers: stored,
-  product_rows: stored,
+  product_rows: sharingSubgroups(["f32", "f16", "int8", "int4"]),
   product_strided: stored,
   embed: stored,
   item_set_target: stored.slice(0, 1),
@@ -150,8 +153,8 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   item_set_walk_rank: walked,
   item_set_walk_best: walked,
   item_set_gradient: differentiated,
-  item_set_rows_lse: sharingSubgroups,
-  item_set_rows_rank: sharingSubgroups,
-  item_set_rows_best: sharingSubgroups,
-  item_set_rows_gradient: sharingSubgroups,
+  item_set_rows_lse: sharingSubgroups(["f32", "f16"]),
+  item_set_rows_rank: sharingSubgroups(["f32", "f16"]),
+  item_set_rows_best: sharingSubgroups(["f32", "f16"]),
+  item_set_rows_gradient: sharingSubgroups(["f32", "f16"]),
 };

@@ -6,10 +6,10 @@ import type { DType } from "../gpu/tensor.ts";
  *
  * | adapter                                   | product                         | kernel                | tile of C     |
  * |-------------------------------------------|---------------------------------|-----------------------|---------------|
- * | software, subgroups of 8 or more lanes    | groups of four, A as it is      | product_rows.wgsl     | 8, 32 x 4 L   |
- * | (L = 8, or 16 where there are 16)         | groups of four, A^T             | product_columns.wgsl  | 32 x 4 L      |
- * |                                           | else                            | product_strided.wgsl  | 32 x 4 L      |
- * | software, subgroups of fewer lanes        | any                             | product_registers.wgsl| 8 x 64        |
+ * | software, subgroups of L = 4, 8 or 16     | groups of four, A as it is      | product_rows.wgsl     | 8, 32 x 4 L   |
+ * |                                           | groups of four, A^T             | product_columns.wgsl  | 32 x 4 L      |
+ * | software, L = 8 or 16                     | else                            | product_strided.wgsl  | 32 x 4 L      |
+ * | software, L = 4                           | else                            | product_registers.wgsl| 8 x 64        |
  * | tensor cores (Gpu.subgroupMatrix)         | 32 rows or more, B in f16 or    | product_matrix.wgsl   | 128 x 128     |
  * |                                           | fewer bits, A as it is          |                       |               |
  * | any other                                 | 128 tiles of it, or more        | product_large.wgsl    | 128 x 128     |
@@ -17,15 +17,15 @@ import type { DType } from "../gpu/tensor.ts";
  *
  * The first three share every element they load across a subgroup's registers: on a software adapter a load costs as
  * much as dozens of multiplications, whereas on a GPU the loads of neighbouring lanes are one transaction, and
- * workgroup memory shares them further. Where subgroups are too narrow to share much (SwiftShader's have four lanes),
- * each lane reads for itself: a barrier costs more there than the loads it saves.
+ * workgroup memory shares them further. What is no multiple of four, four lanes (SwiftShader) read each for itself: a
+ * barrier costs more there than the loads it saves.
  *
  * Tensor cores multiply f16: they serve the frozen language model, whose weights are stored so. What is trained (weights in
  * f32, and their gradients) keeps f32 products. `--weights f32` keeps them everywhere.
  */
 export type ProductChoice =
-  | { readonly kernel: "rows"; readonly lanes: 8 | 16; readonly rows: 8 | 32 }
-  | { readonly kernel: "columns" | "strided"; readonly lanes: 8 | 16; readonly splits: number }
+  | { readonly kernel: "rows"; readonly lanes: 4 | 8 | 16; readonly rows: 8 | 32 }
+  | { readonly kernel: "columns" | "strided"; readonly lanes: 4 | 8 | 16; readonly splits: number }
   | { readonly kernel: "tile" | "large" | "registers"; readonly splits: number }
   | { readonly kernel: "matrix"; readonly matrix: SubgroupMatrix };
 
@@ -69,16 +69,16 @@ export function chooseProduct(
     const tiles = Math.ceil(m / tileRows) * Math.ceil(n / tileColumns);
     return transposeA ? Math.max(1, Math.min(Math.ceil(wanted / tiles), Math.floor(k / LEAST_DEPTH))) : 1;
   };
-  if (sharedSubgroup > 0 && sharedSubgroup < 8)
-    return { kernel: "registers", splits: splits(8, 64, SOFTWARE_WORKGROUPS) };
   if (sharedSubgroup === 0) {
     const large = Math.ceil(m / 128) * Math.ceil(n / 128) >= GPU_WORKGROUPS;
     return large
       ? { kernel: "large", splits: 1 }
       : { kernel: "tile", splits: splits(64, 64, GPU_WORKGROUPS) };
   }
-  const lanes = sharedSubgroup < 16 ? 8 : 16;
+  const lanes = sharedSubgroup < 8 ? 4 : sharedSubgroup < 16 ? 8 : 16;
   if (transposeA || !groupsOfFour) {
+    if (lanes === 4 && !groupsOfFour)
+      return { kernel: "registers", splits: splits(8, 64, SOFTWARE_WORKGROUPS) };
     const kernel = groupsOfFour ? "columns" : "strided";
     return { kernel, lanes, splits: splits(32, 4 * lanes, SOFTWARE_WORKGROUPS) };
   }

@@ -2,7 +2,8 @@ import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import { rowBytes, type Tensor } from "../gpu/tensor.ts";
-import { withWeights } from "../gpu/variant.ts";
+import { variantOf, withWeights } from "../gpu/variant.ts";
+import { sharing } from "../gpu/variants.ts";
 import { chooseProduct, type ProductChoice } from "./product-choice.ts";
 import { productOnMatrices } from "./product-matrix.ts";
 
@@ -100,10 +101,10 @@ export function product(
   }
   if (choice.kernel === "rows") {
     const { lanes, rows } = choice;
-    step.run(withWeights(kernels.product_rows, b.dtype), {
+    step.run(variantOf(kernels.product_rows, sharing(lanes, rows, b.dtype)), {
       bindings: { a, weights: b, ...epilogue, c },
       params: { ...shape, c_offset: cOffset, rows, added: added | (accumulate ? 4 : 0) },
-      overrides: { LANES: lanes, ROWS: rows, TRANSPOSE_B: transposeB },
+      overrides: { TRANSPOSE_B: transposeB },
       workgroups: [Math.ceil(n / (4 * lanes)), Math.ceil(m / rows)],
       cost,
     });
