@@ -8,7 +8,7 @@
 // the window from item `first` on; bias [I]; targets u32, lse, d_losses [queries]. `out` [slabs, rows, width] and d_bias
 // [slabs, rows], rows being the queries or the items of the window; both begin with this window's first slab. A slab has
 // `slab` columns, a multiple of COLUMNS. With ACCUMULATE the sums are added to what is there.
-// Who calls it: fusedCrossEntropyGradient in ops/item-set-fused-gradient.ts, which adds the slabs up (product_sum.wgsl).
+// Who calls it: crossEntropyGradient in ops/item-set-gradient.ts, which adds the slabs up (product_sum.wgsl).
 // Tiling: a workgroup owns ROWS rows (queries, or items with ITEMS) and walks the columns of its slab (the other side) in
 // tiles of COLUMNS. Dot products of a tile are made as in item_set_walk_lse.wgsl, 4 x 4 a lane; the lanes turn them into
 // g, put g into workgroup memory, and multiply it with the tile's columns, COLUMNS elements of the width at a time. The

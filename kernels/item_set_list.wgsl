@@ -8,7 +8,7 @@
 // the chunk from item `first` on; bias [I]; allowed u32 [ceil(I / 32)]; seen_offsets u32 [queries + 1] and seen_ids u32;
 // best u32 [3, queries, groups] of (key, id, next key), made with the same `tiles` and `columns`, 4 tiles <= 64; lists u32: keys
 // [queries, k] from its start on, ids [queries, k] from place `ids` on; k <= 1024.
-// Who calls it: fusedTopItems in ops/item-set-fused-top.ts, chunk after chunk in the order of the items.
+// Who calls it: topItems in ops/item-set-top.ts, chunk after chunk in the order of the items.
 // Why it is exact. The best of a group stands before all others of its group. So does every item that it is not listed
 // for: once the bests of all groups are merged with the list, an item whose group's best is not among the k first has k
 // others before it. What remains to be seen are the groups of the listed bests, and only those whose next key is not below

@@ -1,7 +1,7 @@
 // item_set_merge_lse: the log-sum-exp over the whole item set from those of its slabs, and the losses.
 //   M = max of the m;  S = sum_slab s exp(m - M);  lse[q] = M + log S;  losses[q] = lse[q] - target_logits[q]
 // Shapes: partials [slabs, queries] of (m, s); target_logits, lse, losses [queries].
-// Who calls it: fusedCrossEntropy in ops/item-set-fused.ts, after item_set_walk_lse.wgsl.
+// Who calls it: crossEntropy in ops/item-set-cross-entropy.ts, after item_set_walk_lse.wgsl.
 // Tiling: a workgroup of 32 lanes a query: lane l adds slabs l, l + 32, ... in order, lane 0 then the lanes in order.
 requires immediate_address_space;
 

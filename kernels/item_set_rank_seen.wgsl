@@ -4,7 +4,7 @@
 // the window from item `first` on; bias [I]; targets u32 [queries]; target_scores [queries]; seen_offsets u32
 // [queries + 1] and seen_ids u32, in which an id may stand twice and is taken off once, and the target is not; counts u32
 // [3, count_pitch].
-// Who calls it: fusedRankTargets in ops/item-set-fused-rank.ts.
+// Who calls it: rankTargets in ops/item-set-rank.ts.
 // Tiling: a workgroup of 64 lanes a query, a lane a seen item. Its score is made by the sequence of fused multiply-adds
 // that the product kernels do for an element, so it is, to the bit, the one that was counted.
 requires immediate_address_space;

@@ -1,8 +1,8 @@
 // item_set_rows_best: item_set_walk_best.wgsl for software adapters: the best candidate of every group of items for every
 // query; the scores are never written.
 //   score(q, i) = h[q] . items[i] + bias[i]
-//   best[q, group] = (key, id, next): the group's highest score, the lower id of equal ones, and the next highest score, which
-//   may be equal; (0, 2^32 - 1, 0) without candidates
+//   best[q, group] = (key, id, next): the group's highest score, the lower id of equal ones, and the next highest
+//   score, which may be equal; (0, 2^32 - 1, 0) without candidates
 // Candidates are the items that `allowed` names and whose score is finite (the others are counted). A key is a score as an
 // unsigned integer in the order of the scores, never 0. A group are the columns that one lane meets: the 4 x `tiles` items
 //   (block * tiles + t) * COLUMNS + 4 lane + j,  t < tiles, j < 4, of group = block * LANES + lane.

@@ -1,22 +1,23 @@
-// item_set_rows_gradient: item_set_gradient.wgsl for software adapters: the gradient of the cross-entropies, the scores made
-// again tile by tile and never written.
+// item_set_rows_gradient: the gradient of the cross-entropies on software adapters, the scores made again tile by tile
+// and never written.
 //   logit(q, i) = scale * h[q] . items[i] + bias[i]
 //   g(q, i) = scale * d_losses[q] * (exp(logit(q, i) - lse[q]) - [i = targets[q]])
-//   ITEMS false:  out[slab, q, :] (+)= sum_i g(q, i) items[i, :]         over a slab of items
-//   ITEMS true:   out[slab, i, :] (+)= sum_q g(q, i) h[q, :]             over a slab of queries
-//                 d_bias[slab, i] (+)= sum_q g(q, i) / scale             with BIAS_GRADIENT
+//   out[slab, q, :] (+)= sum_i g(q, i) items[i, :]     over a slab of items
+//   d_items[i, :] (+)= sum_q g(q, i) h[q, :]           with ITEMS
+//   d_bias[i] (+)= sum_q g(q, i) / scale               with ITEMS and BIAS_GRADIENT
 // Shapes: h [queries, width]; items (`weights`) [items, width], f32 or, in a variant, as kernels/weights/f16.wgsl says,
-// the window from item `first` on; width a multiple of 4; bias [I]; targets u32, lse, d_losses [queries]. `out` [slabs,
-// queries, width], with ITEMS [slabs, items, width], and d_bias [slabs, items] begin with this window's first slab. A slab
-// has `slab` items, with ITEMS queries, a multiple of the tile's. With ACCUMULATE the sums are added to what is there.
+// the window from item `first` on; width a multiple of 4; bias [I]; terms u32 [queries, 4] of item_set_terms.wgsl; out
+// [slabs, queries, width]; d_items [items, width] and d_bias [items] begin with this window. A slab has `slab` items, a
+// multiple of COLUMNS. With ACCUMULATE the sums are added to what is in out, with ACCUMULATE_ITEMS to what is in the
+// others.
 // Who calls it: crossEntropyGradient in ops/item-set-gradient.ts, which adds the slabs up (product_sum.wgsl).
-// Tiling: a workgroup is one subgroup of LANES lanes. It owns ROWS queries and walks a slab of items in tiles of COLUMNS,
-// or, with ITEMS, owns COLUMNS items and walks a slab of queries in tiles of ROWS. Dot products of a tile are made as in
+// Tiling: a workgroup is one subgroup of LANES lanes. It walks its slab in tiles of ROWS queries x COLUMNS items: those
+// of group.x, or with ITEMS all queries, so that the items are its own. Dot products of a tile are made as in
 // item_set_rows_lse.wgsl, ROWS x 4 a lane. The lanes turn them into g, put g into workgroup memory (a broadcast needs a
-// literal lane, and here every lane has a turn), and multiply it with the tile's rows of the other side by the same
-// broadcasts, COLUMNS elements of the width at a time. The result is added to `out`: width may be 4096, too much for
-// registers. A lane always meets its own elements of `out` again, so they need no barrier. No atomics, every sum in a fixed
-// order. Variants have fewer rows, for few queries.
+// literal lane, and here every lane has a turn), and multiply it with the tile's items, and with ITEMS its transpose
+// with the tile's queries, by the same broadcasts, COLUMNS elements of the width at a time. The results are added to
+// memory: width may be 4096, too much for registers. A lane always meets its own elements there again, so they need no
+// barrier. No atomics, every sum in a fixed order. Variants have fewer rows, for few queries.
 requires immediate_address_space;
 enable subgroups;
 
@@ -26,17 +27,17 @@ override ITEMS: bool = false;
 const BIAS = 1u;
 const BIAS_GRADIENT = 2u;
 const ACCUMULATE = 4u;
+const ACCUMULATE_ITEMS = 8u;
 
 struct Params { queries: u32, items: u32, width: u32, first: u32, slab: u32, options: u32, scale: f32 }
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> h: array<vec4f>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read> targets: array<u32>;
-@group(0) @binding(4) var<storage, read> lse: array<f32>;
-@group(0) @binding(5) var<storage, read> d_losses: array<f32>;
-@group(0) @binding(6) var<storage, read_write> out: array<vec4f>;
-@group(0) @binding(7) var<storage, read_write> d_bias: array<f32>;
+@group(0) @binding(3) var<storage, read> terms: array<vec4u>;
+@group(0) @binding(4) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> d_items: array<vec4f>;
+@group(0) @binding(6) var<storage, read_write> d_bias: array<f32>;
 
 // begin weights
 @group(0) @binding(1) var<storage, read> weights: array<vec4f>;
@@ -93,9 +94,10 @@ fn dots(row: u32, column: u32, lane: u32, sums: ptr<function, array<vec4f, PLACE
 }
 
 
-// Four neighbours of g: those of row r and the four columns of lane l at r * LANES + l; with ITEMS those of column c and
-// the rows 4 n .. 4 n + 3 at c * (ROWS / 4) + n.
-var<workgroup> g_tile: array<vec4f, ROWS * LANES>;
+// g of a tile, four neighbours together: those of row r and the four columns of lane l at r * LANES + l; from
+// TRANSPOSED on, those of column c and the rows 4 n .. 4 n + 3 at c * (ROWS / 4) + n.
+const TRANSPOSED = ROWS * LANES;
+var<workgroup> g_tile: array<vec4f, 2u * ROWS * LANES>;
 
 // Whether one of the bits above is set: flags at run time, because compiling a kernel for each combination takes long.
 fn with_option(bit: u32) -> bool { return (params.options & bit) != 0u; }
@@ -109,10 +111,9 @@ fn biases(item: u32) -> vec4f {
 
 // What g needs of a query, as bits: log-sum-exp, scale * d_losses, and the target counted from the window's first item,
 // which wraps when it lies before it. Past the end g must be 0, hence the weight 0.
-fn terms(query: u32) -> vec3u {
-  let q = min(query, params.queries - 1u);
-  let weight = select(0.0, params.scale * d_losses[q], query < params.queries);
-  return vec3u(bitcast<u32>(lse[q]), bitcast<u32>(weight), targets[q] - params.first);
+fn terms_of(query: u32) -> vec3u {
+  let own = terms[min(query, params.queries - 1u)];
+  return vec3u(own.x, select(0u, own.y, query < params.queries), own.z - params.first);
 }
 
 // Gives all lanes the terms of GROUP rows from `base` on, which are in lanes 0 .. GROUP - 1 of `own`.
@@ -122,37 +123,39 @@ fn share(of_rows: ptr<function, array<vec3u, PLACES>>, base: u32, own: vec3u) {
 
 // The terms of the tile's queries from `query` on.
 fn share_terms(query: u32, lane: u32, of_rows: ptr<function, array<vec3u, PLACES>>) {
-  share(of_rows, 0u, terms(query + lane));
-  if (ROWS > GROUP) { share(of_rows, GROUP, terms(query + GROUP + lane)); }
+  share(of_rows, 0u, terms_of(query + lane));
+  if (ROWS > GROUP) { share(of_rows, GROUP, terms_of(query + GROUP + lane)); }
   if (ROWS > 2u * GROUP) {
-    share(of_rows, 2u * GROUP, terms(query + 2u * GROUP + lane));
-    share(of_rows, 3u * GROUP, terms(query + 3u * GROUP + lane));
+    share(of_rows, 2u * GROUP, terms_of(query + 2u * GROUP + lane));
+    share(of_rows, 3u * GROUP, terms_of(query + 3u * GROUP + lane));
   }
   if (ROWS > 4u * GROUP) {
-    share(of_rows, 4u * GROUP, terms(query + 4u * GROUP + lane));
-    share(of_rows, 5u * GROUP, terms(query + 5u * GROUP + lane));
-    share(of_rows, 6u * GROUP, terms(query + 6u * GROUP + lane));
-    share(of_rows, 7u * GROUP, terms(query + 7u * GROUP + lane));
+    share(of_rows, 4u * GROUP, terms_of(query + 4u * GROUP + lane));
+    share(of_rows, 5u * GROUP, terms_of(query + 5u * GROUP + lane));
+    share(of_rows, 6u * GROUP, terms_of(query + 6u * GROUP + lane));
+    share(of_rows, 7u * GROUP, terms_of(query + 7u * GROUP + lane));
   }
 }
 
-// The other side of a product with g: items, or with ITEMS queries.
-fn load_other(at: u32, k: u32) -> vec4f {
-  if (ITEMS) { return load_row(at, k); }
+// Elements of an item, or with `queries` of a query.
+fn load_other(queries: bool, at: u32, k: u32) -> vec4f {
+  if (queries) { return load_row(at, k); }
   return load_column(at, k);
 }
 
-// ROWS rows of g times the other side: (*sums)[i] are this lane's four elements, from `k` of the width on, of the result for
-// queries base + i, with ITEMS items base + i, of the tile. `present` others exist, from `other` on; g is 0 for the
-// rest of a group of four.
-fn multiply(base: u32, other: u32, present: u32, k: u32, lane: u32, sums: ptr<function, array<vec4f, PLACES>>) {
+// ROWS rows of g (of its transpose: `queries`) from row `base` of the tile on, times `present` items (queries) from
+// `other` on: (*sums)[i] are this lane's four elements of row base + i of the result, from `k` of the width on. g is 0
+// for those that a group of four lacks.
+fn multiply(queries: bool, base: u32, other: u32, present: u32, k: u32, lane: u32,
+            sums: ptr<function, array<vec4f, PLACES>>) {
   var s = array<vec4f, ROWS>();
-  let pitch = select(LANES, ROWS / 4u, ITEMS);
-  let own = (base + lane % GROUP) * pitch;
+  let pitch = select(LANES, ROWS / 4u, queries);
+  let own = select(0u, TRANSPOSED, queries) + (base + lane % GROUP) * pitch;
   let at = min(k, params.width - 4u);
   for (var n = 0u; n < (present + 3u) / 4u; n++) {
     let one = other + 4u * n;
-    let b = mat4x4f(load_other(one, at), load_other(one + 1u, at), load_other(one + 2u, at), load_other(one + 3u, at));
+    let b = mat4x4f(load_other(queries, one, at), load_other(queries, one + 1u, at),
+                    load_other(queries, one + 2u, at), load_other(queries, one + 3u, at));
     add_rows(&s, 0u, g_tile[own + n], b);
     if (ROWS > GROUP) { add_rows(&s, GROUP, g_tile[own + GROUP * pitch + n], b); }
     if (ROWS > 2u * GROUP) {
@@ -179,58 +182,65 @@ fn gradient_of(x: vec4f, of_row: vec3u, b: vec4f, item: u32) -> vec4f {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
-  let owners = select(params.queries, params.items, ITEMS);
-  let owned = group.x * select(ROWS, COLUMNS, ITEMS);
-  let present_owners = min(select(ROWS, COLUMNS, ITEMS), owners - owned);
+  let first_query = select(group.x * ROWS, 0u, ITEMS);
+  let end_query = select(min(first_query + ROWS, params.queries), params.queries, ITEMS);
   let start = group.y * params.slab;
-  let end = min(start + params.slab, select(params.items, params.queries, ITEMS));
-  var of_rows: array<vec3u, PLACES>;
-  var bias_sum = vec4f(0.0);
-  for (var at = start; at < end; at += select(COLUMNS, ROWS, ITEMS)) {
-    let query = select(owned, at, ITEMS);
-    let item = select(at, owned, ITEMS) + 4u * lane;
-    if (ITEMS || at == start) { share_terms(query, lane, &of_rows); }
-    var sums: array<vec4f, PLACES>;
-    dots(query, item, lane, &sums);
-    let b = biases(item);
-    let rows = min(ROWS, params.queries - query);
-    if (ITEMS) {
-      // Four rows at a time, turned into four neighbours of each column.
+  let end = min(start + params.slab, params.items);
+  for (var item = start; item < end; item += COLUMNS) {
+    let column = item + 4u * lane;
+    let items = min(COLUMNS, end - item);
+    let b = biases(column);
+    var bias_sum = vec4f(0.0);
+    for (var query = first_query; query < end_query; query += ROWS) {
+      let rows = min(ROWS, end_query - query);
+      var of_rows: array<vec3u, PLACES>;
+      share_terms(query, lane, &of_rows);
+      var sums: array<vec4f, PLACES>;
+      dots(query, column, lane, &sums);
       for (var i = 0u; i < rows; i += 4u) {
-        let g = transpose(mat4x4f(gradient_of(sums[i], of_rows[i], b, item),
-                                  gradient_of(sums[i + 1u], of_rows[i + 1u], b, item),
-                                  gradient_of(sums[i + 2u], of_rows[i + 2u], b, item),
-                                  gradient_of(sums[i + 3u], of_rows[i + 3u], b, item)));
-        for (var j = 0u; j < 4u; j++) { g_tile[(4u * lane + j) * (ROWS / 4u) + i / 4u] = g[j]; }
-        bias_sum += vec4f(dot(g[0], vec4f(1.0)), dot(g[1], vec4f(1.0)), dot(g[2], vec4f(1.0)), dot(g[3], vec4f(1.0)));
-      }
-    } else {
-      for (var i = 0u; i < rows; i++) {
-        g_tile[i * LANES + lane] = gradient_of(sums[i], of_rows[i], b, item);
-      }
-    }
-    workgroupBarrier();
-    let add = with_option(ACCUMULATE) || at > start;
-    let others = min(select(COLUMNS, ROWS, ITEMS), end - at);
-    for (var chunk = 0u; chunk < params.width; chunk += COLUMNS) {
-      let k = chunk + 4u * lane;
-      for (var base = 0u; base < present_owners; base += ROWS) {
-        multiply(base, at, others, k, lane, &sums);
-        let count = select(0u, min(ROWS, present_owners - base), k < params.width);
-        for (var i = 0u; i < count; i++) {
-          let place = ((group.y * owners + owned + base + i) * params.width + k) >> 2u;
-          out[place] = select(vec4f(0.0), out[place], add) + sums[i];
+        var g = mat4x4f(gradient_of(sums[i], of_rows[i], b, column),
+                        gradient_of(sums[i + 1u], of_rows[i + 1u], b, column),
+                        gradient_of(sums[i + 2u], of_rows[i + 2u], b, column),
+                        gradient_of(sums[i + 3u], of_rows[i + 3u], b, column));
+        for (var j = 0u; j < 4u; j++) { g_tile[(i + j) * LANES + lane] = g[j]; }
+        if (ITEMS) {
+          g = transpose(g);
+          for (var j = 0u; j < 4u; j++) { g_tile[TRANSPOSED + (4u * lane + j) * (ROWS / 4u) + i / 4u] = g[j]; }
+          let one = vec4f(1.0);
+          bias_sum += vec4f(dot(g[0], one), dot(g[1], one), dot(g[2], one), dot(g[3], one));
         }
       }
+      workgroupBarrier();
+      let add = with_option(ACCUMULATE) || item > start;
+      let add_item = with_option(ACCUMULATE_ITEMS) || query > 0u;
+      for (var chunk = 0u; chunk < params.width; chunk += COLUMNS) {
+        let k = chunk + 4u * lane;
+        multiply(false, 0u, item, items, k, lane, &sums);
+        let count = select(0u, rows, k < params.width);
+        for (var i = 0u; i < count; i++) {
+          let place = ((group.y * params.queries + query + i) * params.width + k) >> 2u;
+          out[place] = select(vec4f(0.0), out[place], add) + sums[i];
+        }
+        if (ITEMS) {
+          for (var base = 0u; base < items; base += ROWS) {
+            multiply(true, base, query, rows, k, lane, &sums);
+            let count = select(0u, min(ROWS, items - base), k < params.width);
+            for (var i = 0u; i < count; i++) {
+              let place = ((item + base + i) * params.width + k) >> 2u;
+              d_items[place] = select(vec4f(0.0), d_items[place], add_item) + sums[i];
+            }
+          }
+        }
+      }
+      // The next tile's g waits until all have read this one's.
+      workgroupBarrier();
     }
-    // The next tile's g waits until all have read this one's.
-    workgroupBarrier();
-  }
-  if (with_option(BIAS_GRADIENT)) {
-    let place = group.y * owners + owned + 4u * lane;
-    for (var j = 0u; j < 4u; j++) {
-      if (owned + 4u * lane + j < owners) {
-        d_bias[place + j] = select(0.0, d_bias[place + j], with_option(ACCUMULATE)) + bias_sum[j] / params.scale;
+    if (ITEMS && with_option(BIAS_GRADIENT)) {
+      for (var j = 0u; j < 4u; j++) {
+        if (column + j < end) {
+          let sum = bias_sum[j] / params.scale;
+          d_bias[column + j] = select(0.0, d_bias[column + j], with_option(ACCUMULATE_ITEMS)) + sum;
+        }
       }
     }
   }

@@ -1,7 +1,7 @@
 // item_set_walk_best: the best candidate of every group of items for every query; the scores are never written.
 //   score(q, i) = h[q] . items[i] + bias[i]
-//   best[q, group] = (key, id, next): the group's highest score, the lower id of equal ones, and the next highest score, which
-//   may be equal; (0, 2^32 - 1, 0) without candidates
+//   best[q, group] = (key, id, next): the group's highest score, the lower id of equal ones, and the next highest
+//   score, which may be equal; (0, 2^32 - 1, 0) without candidates
 // Candidates are the items that `allowed` names and whose score is finite (the others are counted). A key is a score as an
 // unsigned integer in the order of the scores, never 0. A group are the columns that one lane meets: the 4 x `tiles` items
 //   (block * tiles + t) * COLUMNS + 4 x + j,  t < tiles, j < 4, of group = block * COLUMNS / 4 + x,
@@ -9,7 +9,7 @@
 // Shapes: h [queries, width]; items (`weights`) [items, width], f32 or, in a variant, as kernels/weights/f16.wgsl says,
 // the window from item `first` on (a multiple of 4); bias [I]; allowed u32 [ceil(I / 32)], bit i % 32 of word i / 32 for
 // item i; best u32 [3, queries, groups]; not_finite u32 [queries], zero before the first window.
-// Who calls it: fusedTopItems in ops/item-set-fused-top.ts; item_set_list.wgsl makes the lists.
+// Who calls it: topItems in ops/item-set-top.ts; item_set_list.wgsl makes the lists.
 // Tiling: a workgroup takes ROWS queries and a slab of items, which it walks in tiles of COLUMNS; each lane makes 4 x 4
 // dot products of a tile in registers, from rows that pass through workgroup memory (as in product.wgsl; what these
 // kernels share is told in docs/kernels/item-set.md). Variants have fewer rows, for few queries.

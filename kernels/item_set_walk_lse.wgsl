@@ -5,7 +5,7 @@
 // Shapes: h [queries, width]; items (`weights`) [items, width], f32 or, in a variant, as kernels/weights/f16.wgsl says,
 // the window from item `first` on; bias [I]; targets u32 [queries]; partials [slabs, queries] of two f32, those of this
 // window from slab first_slab on; a slab has `slab` items, a multiple of COLUMNS; target_logits [queries].
-// Who calls it: fusedCrossEntropy in ops/item-set-fused.ts; item_set_merge_lse.wgsl adds the slabs up.
+// Who calls it: crossEntropy in ops/item-set-cross-entropy.ts; item_set_merge_lse.wgsl adds the slabs up.
 // Tiling: a workgroup takes ROWS queries and a slab of items, which it walks in tiles of COLUMNS; each lane makes 4 x 4
 // dot products of a tile in registers, from rows that pass through workgroup memory (as in product.wgsl; what these
 // kernels share is told in docs/kernels/item-set.md). Variants have fewer rows, for few queries.

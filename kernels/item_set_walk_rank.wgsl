@@ -4,7 +4,7 @@
 // Shapes: h [queries, width]; items (`weights`) [items, width], f32 or, in a variant, as kernels/weights/f16.wgsl says,
 // the window from item `first` on; bias [I]; targets u32 [queries]; target_scores [queries] of item_set_target; counts
 // u32 [3, count_pitch], zero before the first window; a slab has `slab` items, a multiple of COLUMNS.
-// Who calls it: fusedRankTargets in ops/item-set-fused-rank.ts; item_set_rank_seen.wgsl takes seen items off again.
+// Who calls it: rankTargets in ops/item-set-rank.ts; item_set_rank_seen.wgsl takes seen items off again.
 // Tiling: a workgroup takes ROWS queries and a slab of items, which it walks in tiles of COLUMNS; each lane makes 4 x 4
 // dot products of a tile in registers, from rows that pass through workgroup memory (as in product.wgsl; what these
 // kernels share is told in docs/kernels/item-set.md). Variants have fewer rows, for few queries.

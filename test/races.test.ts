@@ -85,7 +85,8 @@ const CASES: Readonly<Record<string, Case>> = {
   item_set_rows_gradient: {
     groups: 1,
     params: { queries: 4, items: 40, width: 4, first: 0, slab: 64, options: 0, scale: 2 },
-    indexes: { targets: [0, 3, 8, 2] },
+    constants: { ITEMS: 1 },
+    indexes: { terms: [0, 0, 0, 0] },
   },
   layer_norm_forward: { groups: 2, params: { rows: 2, width: 70, eps: 1e-5, lanes: 64 } },
   layer_norm_gradient: { groups: 2, params: { rows: 2, width: 70, lanes: 64 } },

@@ -108,7 +108,7 @@ t("the build fails when a variant has another interface than its kernel", () => 
       "kernels/product_rows.wgsl",
       "// end weights\n",
       "// end weights of B\n",
-      /product_rows\.wgsl, variant product_rows,weights=f16: it has no lines between/,
+      /product_rows\.wgsl, variant product_rows,weights=f16,LANES=4,ROWS=32,lanes=4: it has no lines between/,
     ],
     [
       "src/gpu/variants.ts",

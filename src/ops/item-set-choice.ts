@@ -72,42 +72,35 @@ export function walkSlabs(queries: number, items: number, { rows, columns, lanes
   return cut(items, columns, Math.ceil(workgroups / Math.max(1, Math.ceil(queries / rows))));
 }
 
-/** The tile of a gradient, and how many queries or items a workgroup owns and how many of the others it walks at a time. */
-export interface GradientTile extends ScoreTile {
-  readonly owned: number;
-  readonly walked: number;
-}
-
-/** The tile of the gradient with respect to the queries ("queries") or to the items. */
-export function gradientTile(
-  queries: number,
-  width: number,
-  of: "queries" | "items",
-  sharedSubgroup: number,
-): GradientTile {
-  const subgroup = subgroupTile(queries, width, sharedSubgroup);
-  if (subgroup) {
-    const [owned, walked] =
-      of === "queries" ? [subgroup.rows, subgroup.columns] : [subgroup.columns, subgroup.rows];
-    return { ...subgroup, owned, walked };
-  }
+/** The tile of the gradient through workgroup memory with respect to the queries ("queries") or to the items. */
+export function gradientTile(queries: number, of: "queries" | "items"): Tile {
   const { many, fewRows, fewColumns } = GRADIENT_TILES;
-  const tile = queries > fewRows.rows ? many : of === "queries" ? fewRows : fewColumns;
-  return { lanes: 0, ...tile, owned: tile.rows, walked: tile.columns };
+  if (queries > fewRows.rows) return many;
+  return of === "queries" ? fewRows : fewColumns;
 }
 
-/** Slabs of `walked` rows for a gradient of `owned` rows of `rowBytes` bytes; each slab has a partial sum. */
+/** Slabs of `columns` columns for a gradient of `rows` rows of `rowBytes` bytes; each slab has a partial sum. */
 export function gradientSlabs(
-  owned: number,
-  walked: number,
-  tile: GradientTile,
+  rows: number,
+  columns: number,
+  tile: Tile,
   rowBytes: number,
   limit: number,
 ): Slabs {
-  const workgroups = tile.lanes ? SOFTWARE_WORKGROUPS : GRADIENT_WORKGROUPS;
-  const filling = Math.ceil(workgroups / Math.max(1, Math.ceil(owned / tile.owned)));
-  const fitting = Math.floor(Math.min(MOST_PARTIAL_BYTES, limit) / Math.max(1, owned * rowBytes));
-  return cut(walked, tile.walked, Math.min(filling, Math.max(1, fitting)));
+  const filling = Math.ceil(GRADIENT_WORKGROUPS / Math.max(1, Math.ceil(rows / tile.rows)));
+  return cut(columns, tile.columns, Math.min(filling, fittingSlabs(rows * rowBytes, limit)));
+}
+
+/**
+ * The same for the gradient in a subgroup, with partial sums of `bytes`. A slab is one workgroup's when the items train,
+ * and the same otherwise, so that dh does not depend on whether they do.
+ */
+export function subgroupGradientSlabs(items: number, tile: ScoreTile, bytes: number, limit: number): Slabs {
+  return cut(items, tile.columns, Math.min(SOFTWARE_WORKGROUPS, fittingSlabs(bytes, limit)));
+}
+
+function fittingSlabs(bytes: number, limit: number): number {
+  return Math.max(1, Math.floor(Math.min(MOST_PARTIAL_BYTES, limit) / Math.max(1, bytes)));
 }
 
 /** How top-k groups the items: tiles of a group, and the most items whose groups' bests are held at once. */

@@ -1,0 +1,16 @@
+import { gridOf } from "../gpu/grid.ts";
+import { kernels } from "../gpu/kernels.generated.ts";
+import type { Step } from "../gpu/step.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+
+/** out (+)= the sum of partials [slabs, ...] over the slabs, in order. */
+export function sumSlabs(step: Step, partials: Tensor, out: Tensor, accumulate: boolean): void {
+  const [splits] = partials.shape;
+  step.run(kernels.product_sum, {
+    bindings: { partials, c: out },
+    params: { size: out.size, splits },
+    overrides: { ACCUMULATE: accumulate },
+    workgroups: gridOf(Math.ceil(out.size / 64)),
+    cost: { flops: partials.size, bytes: partials.bytes + out.bytes },
+  });
+}
