@@ -255,6 +255,10 @@ t("kernels that make scores in the same way do it by the same text", () => {
     "item_set_rows_rank",
     "item_set_rows_gradient",
   ]);
+  assertShared(/^fn dot4[\s\S]*?\/\/ each lane$/m, "subgroupBroadcast", [
+    "product_rows",
+    "item_set_rows_lse",
+  ]);
 });
 
 t.run();

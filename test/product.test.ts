@@ -91,6 +91,7 @@ t("the choice: one kernel for each alignment, splits only for long weight gradie
   assert.equal(choose({ ...traits, m: 2048, n: 896 }, 0), { kernel: "tile", splits: 1 });
   assert.equal(choose(traits, 4), { kernel: "rows", lanes: 4, rows: 32 });
   assert.equal(choose({ ...traits, groupsOfFour: false }, 4), { kernel: "registers", splits: 1 });
+  assert.equal(choose(traits, 2), { kernel: "registers", splits: 1 });
   assert.equal(choose(traits, 8), { kernel: "rows", lanes: 8, rows: 32 });
   assert.equal(choose(traits, 32), { kernel: "rows", lanes: 16, rows: 32 });
   assert.equal(choose({ ...traits, m: 1 }, 16), { kernel: "rows", lanes: 16, rows: 8 });

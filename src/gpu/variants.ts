@@ -62,6 +62,11 @@ export function tiled({ rows, columns }: Tile, dtype: DType): Variant {
 
 /** Lanes of a subgroup that makes a tile in their registers: 4 columns each. */
 export const SHARING_LANES = [4, 8, 16] as const;
+/** The lanes of a tile on an adapter that shares registers across subgroups of this size (Gpu.sharedSubgroup); 0: too few. */
+export function sharingLanes(sharedSubgroup: number): 0 | (typeof SHARING_LANES)[number] {
+  return SHARING_LANES.findLast((lanes) => lanes <= sharedSubgroup) ?? 0;
+}
+
 /** Rows of that tile. */
 export const SHARING_ROWS = { many: 32, few: 8 } as const;
 

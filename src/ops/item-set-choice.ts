@@ -1,7 +1,15 @@
 import type { Kernel } from "../gpu/kernel.ts";
 import type { DType } from "../gpu/tensor.ts";
 import { variantOf } from "../gpu/variant.ts";
-import { GRADIENT_TILES, SHARING_ROWS, sharing, type Tile, tiled, WALK_TILES } from "../gpu/variants.ts";
+import {
+  GRADIENT_TILES,
+  SHARING_ROWS,
+  sharing,
+  sharingLanes,
+  type Tile,
+  tiled,
+  WALK_TILES,
+} from "../gpu/variants.ts";
 
 /**
  * Which kernels compute losses, ranks and lists over the item set, and in what sizes: the one place where adapters and
@@ -53,8 +61,8 @@ function cut(columns: number, width: number, wanted: number): Slabs {
 
 /** The tile that a subgroup makes for these queries, or null where the item set is walked through workgroup memory. */
 function subgroupTile(queries: number, width: number, sharedSubgroup: number): ScoreTile | null {
-  if (sharedSubgroup < 4 || width % 4 !== 0) return null;
-  const lanes = sharedSubgroup < 8 ? 4 : sharedSubgroup < 16 ? 8 : 16;
+  const lanes = sharingLanes(sharedSubgroup);
+  if (lanes === 0 || width % 4 !== 0) return null;
   const { few, many } = SHARING_ROWS;
   return { lanes, rows: queries <= few ? few : many, columns: 4 * lanes };
 }

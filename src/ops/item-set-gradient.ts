@@ -53,6 +53,7 @@ export function crossEntropyGradient(
   const { queries, width } = extents(h, items);
   const inputs = { h, target, lse, dLosses, scale, bias };
   const dh = step.tensor([queries, width]);
+  const tile = scoreTile(queries, width, step.sharedSubgroup);
   // The gradient of f16 items is f32 and cut in the same places.
   const limit = into && items.dtype === "f16" ? step.maxBindingBytes / 2 : step.maxBindingBytes;
   for (const window of itemWindows(items, limit)) {
@@ -62,7 +63,6 @@ export function crossEntropyGradient(
       dBias: into.dBias && rows(into.dBias),
       accumulate: into.accumulate,
     };
-    const tile = scoreTile(queries, width, step.sharedSubgroup);
     if (tile.lanes) {
       subgroupGradient(step, inputs, window, tile, dh, here);
       continue;

@@ -1,5 +1,6 @@
 import type { SubgroupMatrix } from "../gpu/subgroup-matrix.ts";
 import type { DType } from "../gpu/tensor.ts";
+import { sharingLanes } from "../gpu/variants.ts";
 
 /**
  * Which kernel makes a product, and in how many parts: the one place where adapters and shapes are told apart.
@@ -75,10 +76,10 @@ export function chooseProduct(
       ? { kernel: "large", splits: 1 }
       : { kernel: "tile", splits: splits(64, 64, GPU_WORKGROUPS) };
   }
-  const lanes = sharedSubgroup < 8 ? 4 : sharedSubgroup < 16 ? 8 : 16;
+  const lanes = sharingLanes(sharedSubgroup);
+  if (lanes === 0 || (lanes === 4 && !groupsOfFour))
+    return { kernel: "registers", splits: splits(8, 64, SOFTWARE_WORKGROUPS) };
   if (transposeA || !groupsOfFour) {
-    if (lanes === 4 && !groupsOfFour)
-      return { kernel: "registers", splits: splits(8, 64, SOFTWARE_WORKGROUPS) };
     const kernel = groupsOfFour ? "columns" : "strided";
     return { kernel, lanes, splits: splits(32, 4 * lanes, SOFTWARE_WORKGROUPS) };
   }

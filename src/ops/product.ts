@@ -1,4 +1,3 @@
-import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import { rowBytes, type Tensor } from "../gpu/tensor.ts";
@@ -6,6 +5,7 @@ import { variantOf, withWeights } from "../gpu/variant.ts";
 import { sharing } from "../gpu/variants.ts";
 import { chooseProduct, type ProductChoice } from "./product-choice.ts";
 import { productOnMatrices } from "./product-matrix.ts";
+import { sumSlabs } from "./slab-sum.ts";
 
 export interface ProductShape {
   readonly m: number;
@@ -157,12 +157,6 @@ export function product(
     });
   }
   if (out === c) return;
-  step.run(kernels.product_sum, {
-    bindings: { partials: out, c },
-    params: { size: m * n, splits },
-    overrides: { ACCUMULATE: accumulate },
-    workgroups: gridOf(Math.ceil((m * n) / 64)),
-    cost: { flops: splits * m * n, bytes: 4 * (splits + 1) * m * n },
-  });
+  sumSlabs(step, out, c, accumulate);
   step.free(out);
 }
