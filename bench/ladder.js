@@ -7,6 +7,7 @@
 import { laser, noise, open, quick } from "./harness.js";
 
 const { chooseProduct, crossAttention, crossEntropy, linear } = laser;
+const { attendHeads, attendHeadsGradient, matrixLayoutOf, packHeads } = laser;
 const { packed, product, productNaive, selfAttention, selfAttentionGradient } = laser;
 
 const bench = await open("Ladders: every version of a kernel on the same work, f32");
@@ -163,8 +164,12 @@ async function attention(length, heads, headSize) {
   const columns = (offset) => ({ tensor: qkv, offset, stride });
   const inputs = { q: columns(0), k: columns(width), v: columns(2 * width) };
   const shape = { heads, keyValueHeads: heads, headSize, causal: true };
+  // Tensor cores: packing the heads belongs to the time.
+  const halves = (step) => packHeads(step, inputs, length, shape, matrixLayoutOf(step, headSize), null);
   const forward = (half) => (step) =>
-    selfAttention(step, inputs, packed(step, [length]), { ...shape, half }).o;
+    half
+      ? attendHeads(step, halves(step), packed(step, [length]), true).o
+      : selfAttention(step, inputs, packed(step, [length]), shape).o;
   const at = (row, part, column) => data[row * stride + part * width + column];
   const reference = (i) => {
     const [row, column] = [Math.floor(i / width), i % width];
@@ -184,20 +189,23 @@ async function attention(length, heads, headSize) {
   const matrix = gpu.offeredMatrix;
   const versions = (each) => [
     ...ATTENTION.map(([what, subgroup]) => [what, subgroup, each(false)]),
-    ...(matrix ? [["attention_matrix_* (tensor cores)", own, withMatrix(matrix, each(true)), true]] : []),
+    ...(matrix ? [["pack_heads, attention_matrix_* (tensor cores)", own, withMatrix(matrix, each(true)), true]] : []),
   ];
   // Tensor cores round queries, keys, values and probabilities to 11 bits.
   const tolerance = matrix ? 2 ** -8 : 1e-3;
   await ladder(name, 2 * pairs, versions(forward), length * width, reference, tolerance);
   const both = (half) => (step) => {
     const sequences = packed(step, [length]);
-    const options = { ...shape, half };
-    const { o, lse } = selfAttention(step, inputs, sequences, options);
+    const packedHeads = half ? halves(step) : null;
+    const { o, lse } = half
+      ? attendHeads(step, packedHeads, sequences, true)
+      : selfAttention(step, inputs, sequences, shape);
     const gradient = step.tensor([length, stride]);
     const part = (offset) => ({ tensor: gradient, offset, stride });
     const into = { dq: part(0), dk: part(width), dv: part(2 * width) };
     // The result stands for the gradient at the result: any numbers of its size would do.
-    selfAttentionGradient(step, o, o, lse, inputs, sequences, options, into);
+    if (half) attendHeadsGradient(step, o, { o, lse }, packedHeads, sequences, true, into);
+    else selfAttentionGradient(step, o, o, lse, inputs, sequences, shape, into);
     return gradient;
   };
   await ladder(`${name}, and backward`, 9 * pairs, versions(both), length * stride, null, tolerance);

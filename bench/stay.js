@@ -34,6 +34,7 @@ const TEN_MINUTES = 600_000;
 const TESTS = [
   "product",
   "attention",
+  "pack-heads",
   "item-set",
   "norm",
   "rope",

@@ -5,8 +5,9 @@
 //
 // as attention_dkv.wgsl, with f16 operands and f32 sums, in the same order of heads and ranges. All do that a workgroup
 // reads are divided by one power of two, since they meet in one sum; dk and dv are multiplied by it again.
-// Shapes and plan: as attention_dkv.wgsl, with 4 ROWS key rows a workgroup; stats [T, heads] from attention_matrix_delta.
-// Who calls it: ops/attend.ts, after attention_matrix_forward. Needs the feature chromium-experimental-subgroup-matrix.
+// Shapes and plan: as attention_dkv.wgsl, with 4 ROWS key rows a workgroup; `packed` as attention_matrix_forward.wgsl; stats
+// [T, heads] from attention_matrix_delta.
+// Who calls it: ops/attend-matrix.ts, attendHeadsGradient. Needs the feature chromium-experimental-subgroup-matrix.
 // Tiling: four subgroups, each with ROWS keys and values of one head in its registers, as matrices, and the sums of their
 // gradients; tiles of 32 queries and do pass through workgroup memory. Scores stand with keys as rows: a tile's queries
 // are the columns, so that P and dS are left operands as they lie. The rest as attention_matrix_forward.wgsl.
@@ -27,20 +28,17 @@ override CAUSAL: bool = true;
 override SHARED: bool = false;
 
 struct Params {
-  blocks: u32, heads: u32, group: u32,
-  q_offset: u32, q_stride: u32, k_offset: u32, k_stride: u32, v_offset: u32, v_stride: u32,
-  dk_offset: u32, dk_stride: u32, dv_offset: u32, dv_stride: u32, ranges: u32, count: u32, scale: f32,
+  blocks: u32, count: u32, heads: u32, group: u32,
+  dk_offset: u32, dk_stride: u32, dv_offset: u32, dv_stride: u32, ranges: u32,
 }
 
 var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> q: array<vec4f>;
-@group(0) @binding(1) var<storage, read> k: array<vec4f>;
-@group(0) @binding(2) var<storage, read> v: array<vec4f>;
-@group(0) @binding(3) var<storage, read> d_out: array<vec4f>;
-@group(0) @binding(4) var<storage, read> stats: array<vec4f>;
-@group(0) @binding(5) var<storage, read> plan: array<vec4u>;
-@group(0) @binding(6) var<storage, read_write> dk: array<f32>;
-@group(0) @binding(7) var<storage, read_write> dv: array<f32>;
+@group(0) @binding(0) var<storage, read> packed: array<vec4u>;
+@group(0) @binding(1) var<storage, read> d_out: array<vec4f>;
+@group(0) @binding(2) var<storage, read> stats: array<vec4f>;
+@group(0) @binding(3) var<storage, read> plan: array<vec4u>;
+@group(0) @binding(4) var<storage, read_write> dk: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dv: array<f32>;
 
 const LANES = 4u * SUBGROUP;
 // Query rows of a tile.
@@ -86,8 +84,10 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   if (block >= params.count) { return; }
   let work = plan[block % params.blocks];
   let kv_head = block / params.blocks;
-  let k_at = params.k_offset + kv_head * (HEAD_SIZE / 4u);
-  let v_at = params.v_offset + kv_head * (HEAD_SIZE / 4u);
+  let groups = params.heads / params.group;
+  let stride = (params.heads + 2u * groups) * WIDE;
+  let k_at = (params.heads + kv_head) * WIDE;
+  let v_at = k_at + groups * WIDE;
   // The largest magnitude of all do that are read here.
   var peak = 0.0;
   for (var range = work.z; range < work.w; range++) {
@@ -98,8 +98,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   }
   scores[index] = vec4u(bitcast<u32>(peak));
   for (var i = index; i < 4u * ROWS * WIDE; i += LANES) {
-    let source = k_at + min(work.x + i / WIDE, work.y - 1u) * params.k_stride + i % WIDE * 2u;
-    rows[i / WIDE * PITCH + i % WIDE] = halves(k[source], k[source + 1u]);
+    rows[i / WIDE * PITCH + i % WIDE] = packed[min(work.x + i / WIDE, work.y - 1u) * stride + k_at + i % WIDE];
   }
   workgroupBarrier();
   for (var i = 0u; i < LANES; i++) { peak = max(peak, bitcast<f32>(scores[i].x)); }
@@ -111,8 +110,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   }
   workgroupBarrier();
   for (var i = index; i < 4u * ROWS * WIDE; i += LANES) {
-    let source = v_at + min(work.x + i / WIDE, work.y - 1u) * params.v_stride + i % WIDE * 2u;
-    rows[i / WIDE * PITCH + i % WIDE] = halves(v[source], v[source + 1u]);
+    rows[i / WIDE * PITCH + i % WIDE] = packed[min(work.x + i / WIDE, work.y - 1u) * stride + v_at + i % WIDE];
   }
   workgroupBarrier();
   var values: array<subgroup_matrix_left<f16, DEPTH, ROWS>, HEAD_SIZE / DEPTH>;
@@ -126,12 +124,10 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   let column = lane % SHARE * SPAN;
   let score_at = subgroup * SCORES + lane / SHARE * SCORE_PITCH + column / 4u;
   let probability_at = subgroup * PROBABILITIES + lane / SHARE * PROBABILITY_PITCH + column / 8u;
-  let factor = params.scale * LOG2_E;
   var dk_sums: array<subgroup_matrix_result<f32, COLUMNS, ROWS>, HEAD_SIZE / COLUMNS>;
   var dv_sums: array<subgroup_matrix_result<f32, COLUMNS, ROWS>, HEAD_SIZE / COLUMNS>;
   var p: array<vec4f, SPAN / 4u>;
   for (var head = kv_head * params.group; head < (kv_head + 1u) * params.group; head++) {
-    let q_at = params.q_offset + head * (HEAD_SIZE / 4u);
     for (var range = work.z; range < work.w; range++) {
       let span = plan[params.ranges + range];
       let start = select(span.x, max(span.x, work.x), CAUSAL);
@@ -139,9 +135,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
         for (var i = index; i < QUERIES * WIDE; i += LANES) {
           let at = min(row + i / WIDE, span.y - 1u);
           let place = i / WIDE * PITCH + i % WIDE;
-          let from_q = q_at + at * params.q_stride + i % WIDE * 2u;
           let from_d = (at * params.heads + head) * (HEAD_SIZE / 4u) + i % WIDE * 2u;
-          rows[place] = halves(q[from_q] * factor, q[from_q + 1u] * factor);
+          rows[place] = packed[at * stride + head * WIDE + i % WIDE];
           rows[GRADIENTS_AT + place] = halves(d_out[from_d] * inverse, d_out[from_d + 1u] * inverse);
         }
         for (var i = index; i < QUERIES; i += LANES) {
@@ -208,7 +203,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
       }
     }
   }
-  // The queries that dS met were multiplied by scale log2(e) already.
+  // The queries that dS met were packed times scale log2(e).
   let dv_factor = 1.0 / inverse;
   let dk_factor = dv_factor / LOG2_E;
   for (var c = 0u; c < HEAD_SIZE / COLUMNS; c++) {

@@ -5,8 +5,8 @@
 // as attention_dq.wgsl, with f16 operands and f32 sums. A row of do is divided by a power of two (stats.z holds its largest
 // magnitude), so that small gradients keep their bits; dq is multiplied by it again.
 // Shapes and plan: as attention_matrix_forward.wgsl; d_out [T, heads x HEAD_SIZE]; stats [T, heads] from
-// attention_matrix_delta; dq like q, with its own offset and stride.
-// Who calls it: ops/attend.ts, after attention_matrix_forward. Needs the feature chromium-experimental-subgroup-matrix.
+// attention_matrix_delta; dq f32 with an offset and a stride of its own, in vec4.
+// Who calls it: ops/attend-matrix.ts, attendHeadsGradient. Needs the feature chromium-experimental-subgroup-matrix.
 // Tiling: as attention_matrix_forward.wgsl; the subgroup's part of workgroup memory holds scores, then do . v, then dS.
 enable f16;
 enable subgroups;
@@ -24,19 +24,15 @@ const HEAD_SIZE = 64u;
 override CAUSAL: bool = true;
 
 struct Params {
-  blocks: u32, count: u32, heads: u32, group: u32,
-  q_offset: u32, q_stride: u32, k_offset: u32, k_stride: u32, v_offset: u32, v_stride: u32,
-  dq_offset: u32, dq_stride: u32, scale: f32,
+  blocks: u32, count: u32, heads: u32, group: u32, dq_offset: u32, dq_stride: u32, scale: f32,
 }
 
 var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> q: array<vec4f>;
-@group(0) @binding(1) var<storage, read> k: array<vec4f>;
-@group(0) @binding(2) var<storage, read> v: array<vec4f>;
-@group(0) @binding(3) var<storage, read> d_out: array<vec4f>;
-@group(0) @binding(4) var<storage, read> stats: array<vec4f>;
-@group(0) @binding(5) var<storage, read> plan: array<vec4u>;
-@group(0) @binding(6) var<storage, read_write> dq: array<f32>;
+@group(0) @binding(0) var<storage, read> packed: array<vec4u>;
+@group(0) @binding(1) var<storage, read> d_out: array<vec4f>;
+@group(0) @binding(2) var<storage, read> stats: array<vec4f>;
+@group(0) @binding(3) var<storage, read> plan: array<vec4u>;
+@group(0) @binding(4) var<storage, read_write> dq: array<f32>;
 
 const LANES = 4u * SUBGROUP;
 const KEYS = 32u;
@@ -51,7 +47,6 @@ const SCORE_PITCH = KEYS / 4u + 1u;
 const SCORES = ROWS * SCORE_PITCH;
 const PROBABILITY_PITCH = KEYS / 8u + 1u;
 const PROBABILITIES = ROWS * PROBABILITY_PITCH;
-const LOG2_E = 1.4426950408889634;
 
 // Keys, then values; at first the queries of the whole workgroup, then their do.
 const VALUES_AT = KEYS * PITCH;
@@ -79,13 +74,13 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   let work = plan[block % params.blocks];
   let head = block / params.blocks;
   let end = work.w;
-  let q_at = params.q_offset + head * (HEAD_SIZE / 4u);
-  let k_at = params.k_offset + head / params.group * (HEAD_SIZE / 4u);
-  let v_at = params.v_offset + head / params.group * (HEAD_SIZE / 4u);
-  let factor = params.scale * LOG2_E;
+  let groups = params.heads / params.group;
+  let stride = (params.heads + 2u * groups) * WIDE;
+  let k_at = (params.heads + head / params.group) * WIDE;
+  let v_at = k_at + groups * WIDE;
   for (var i = index; i < 4u * ROWS * WIDE; i += LANES) {
-    let source = q_at + min(work.x + i / WIDE, work.y - 1u) * params.q_stride + i % WIDE * 2u;
-    rows[i / WIDE * PITCH + i % WIDE] = halves(q[source] * factor, q[source + 1u] * factor);
+    let row = min(work.x + i / WIDE, work.y - 1u);
+    rows[i / WIDE * PITCH + i % WIDE] = packed[row * stride + head * WIDE + i % WIDE];
   }
   workgroupBarrier();
   var queries: array<subgroup_matrix_left<f16, DEPTH, ROWS>, HEAD_SIZE / DEPTH>;
@@ -119,12 +114,10 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   var p: array<vec4f, SPAN / 4u>;
   for (var key = work.z; key < stop; key += KEYS) {
     for (var i = index; i < KEYS * WIDE; i += LANES) {
-      let at = min(key + i / WIDE, end - 1u);
+      let source = min(key + i / WIDE, end - 1u) * stride + i % WIDE;
       let place = i / WIDE * PITCH + i % WIDE;
-      let from_k = k_at + at * params.k_stride + i % WIDE * 2u;
-      let from_v = v_at + at * params.v_stride + i % WIDE * 2u;
-      rows[place] = halves(k[from_k], k[from_k + 1u]);
-      rows[VALUES_AT + place] = halves(v[from_v], v[from_v + 1u]);
+      rows[place] = packed[source + k_at];
+      rows[VALUES_AT + place] = packed[source + v_at];
     }
     workgroupBarrier();
     for (var c = 0u; c < KEYS / COLUMNS; c++) {

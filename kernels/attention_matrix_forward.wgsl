@@ -6,10 +6,9 @@
 //
 // A matrix shows no lane its elements, so an output that grows with a running maximum could not be rescaled in place.
 // Scores are made twice instead: three products in place of two, and no rescaling at all.
-// Shapes, plan and CAUSAL: as attention_forward.wgsl, the plan with 4 ROWS query rows a workgroup; q, k, v in f32, made f16
-// on the way. HEAD_SIZE is a multiple of 16, at most 128.
-// Who calls it: ops/attend.ts, where half precision is allowed and no gradient is wanted. Needs the feature
-// chromium-experimental-subgroup-matrix.
+// Shapes, plan and CAUSAL: as attention_forward.wgsl, the plan with 4 ROWS query rows a workgroup; q | k | v are `packed`,
+// [T, (heads + 2 groups) HEAD_SIZE] f16 from pack_heads.wgsl, q times scale log2(e). HEAD_SIZE is a multiple of 16, at most 128.
+// Who calls it: ops/attend-matrix.ts, attendHeads. Needs the feature chromium-experimental-subgroup-matrix.
 // Tiling: four subgroups, each with ROWS queries of one head in its registers, as matrices; tiles of 32 keys and values pass
 // through workgroup memory, scores and probabilities through a part of it that is the subgroup's own. SUBGROUP / ROWS
 // lanes share a query's row. Rows of f16 lie in groups of eight (vec4u) with one group of padding.
@@ -29,19 +28,13 @@ const DEPTH = 16u;
 const HEAD_SIZE = 64u;
 override CAUSAL: bool = true;
 
-struct Params {
-  blocks: u32, count: u32, heads: u32, group: u32,
-  q_offset: u32, q_stride: u32, k_offset: u32, k_stride: u32, v_offset: u32, v_stride: u32,
-  scale: f32,
-}
+struct Params { blocks: u32, count: u32, heads: u32, group: u32 }
 
 var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> q: array<vec4f>;
-@group(0) @binding(1) var<storage, read> k: array<vec4f>;
-@group(0) @binding(2) var<storage, read> v: array<vec4f>;
-@group(0) @binding(3) var<storage, read> plan: array<vec4u>;
-@group(0) @binding(4) var<storage, read_write> o: array<f32>;
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(0) var<storage, read> packed: array<vec4u>;
+@group(0) @binding(1) var<storage, read> plan: array<vec4u>;
+@group(0) @binding(2) var<storage, read_write> o: array<f32>;
+@group(0) @binding(3) var<storage, read_write> lse: array<f32>;
 
 const LANES = 4u * SUBGROUP;
 const KEYS = 32u;
@@ -57,7 +50,6 @@ const SCORES = ROWS * SCORE_PITCH;
 const PROBABILITY_PITCH = KEYS / 8u + 1u;
 const PROBABILITIES = ROWS * PROBABILITY_PITCH;
 const NOTHING = -1e30;
-const LOG2_E = 1.4426950408889634;
 const LN_2 = 0.6931471805599453;
 
 // Keys, then values; at first the queries of the whole workgroup.
@@ -71,17 +63,10 @@ fn halves(a: vec4f, b: vec4f) -> vec4u {
   return vec4u(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
 }
 
-fn load_keys(index: u32, key: u32, end: u32, at: u32) {
+// KEYS rows of `packed`, from group `at` of each on, to workgroup memory.
+fn load_rows(to: u32, index: u32, key: u32, end: u32, at: u32, stride: u32) {
   for (var i = index; i < KEYS * WIDE; i += LANES) {
-    let source = at + min(key + i / WIDE, end - 1u) * params.k_stride + i % WIDE * 2u;
-    rows[i / WIDE * PITCH + i % WIDE] = halves(k[source], k[source + 1u]);
-  }
-}
-
-fn load_values(index: u32, key: u32, end: u32, at: u32) {
-  for (var i = index; i < KEYS * WIDE; i += LANES) {
-    let source = at + min(key + i / WIDE, end - 1u) * params.v_stride + i % WIDE * 2u;
-    rows[VALUES_AT + i / WIDE * PITCH + i % WIDE] = halves(v[source], v[source + 1u]);
+    rows[to + i / WIDE * PITCH + i % WIDE] = packed[min(key + i / WIDE, end - 1u) * stride + at + i % WIDE];
   }
 }
 
@@ -94,14 +79,14 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   let work = plan[block % params.blocks];
   let head = block / params.blocks;
   let end = work.w;
-  let q_at = params.q_offset + head * (HEAD_SIZE / 4u);
-  let k_at = params.k_offset + head / params.group * (HEAD_SIZE / 4u);
-  let v_at = params.v_offset + head / params.group * (HEAD_SIZE / 4u);
-  // Scores in units of log 2: exp2 is what the hardware has. Rows past the sequence repeat its last one.
-  let factor = params.scale * LOG2_E;
+  let groups = params.heads / params.group;
+  let stride = (params.heads + 2u * groups) * WIDE;
+  let k_at = (params.heads + head / params.group) * WIDE;
+  let v_at = k_at + groups * WIDE;
+  // Rows past the sequence repeat its last one.
   for (var i = index; i < 4u * ROWS * WIDE; i += LANES) {
-    let source = q_at + min(work.x + i / WIDE, work.y - 1u) * params.q_stride + i % WIDE * 2u;
-    rows[i / WIDE * PITCH + i % WIDE] = halves(q[source] * factor, q[source + 1u] * factor);
+    let row = min(work.x + i / WIDE, work.y - 1u);
+    rows[i / WIDE * PITCH + i % WIDE] = packed[row * stride + head * WIDE + i % WIDE];
   }
   workgroupBarrier();
   var queries: array<subgroup_matrix_left<f16, DEPTH, ROWS>, HEAD_SIZE / DEPTH>;
@@ -122,8 +107,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) grid: vec3u,
   // Turn 0 finds the log-sum-exp, turn 1 the output.
   for (var turn = 0u; turn < 2u; turn++) {
     for (var key = work.z; key < stop; key += KEYS) {
-      load_keys(index, key, end, k_at);
-      if (turn == 1u) { load_values(index, key, end, v_at); }
+      load_rows(0u, index, key, end, k_at, stride);
+      if (turn == 1u) { load_rows(VALUES_AT, index, key, end, v_at, stride); }
       workgroupBarrier();
       for (var c = 0u; c < KEYS / COLUMNS; c++) {
         var s = subgroup_matrix_result<f32, COLUMNS, ROWS>();

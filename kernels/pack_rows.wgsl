@@ -7,9 +7,10 @@
 //   SWIGLU           silu(a[m, k]) * a[m, K + k]                  a is gate | up, as swiglu.wgsl
 //   GELU             a[m, k] * Phi(a[m, k])                       with tanh, as gelu.wgsl
 //   SWIGLU_GRADIENT, GELU_GRADIENT   the gradient at a, b being that at the result (swiglu_gradient.wgsl, gelu_gradient.wgsl)
+//   TURNED_BACK      R_m^-1 a[m, k] in the heads of the first `turned` elements, b being angles: as rope.wgsl with INVERSE
 // Shapes: a has rows of lda elements, from element a_offset on; x is [rows, width]; packed [rows, words] u32, two f16 to a
 // word, the first in the lower half, zero past `width`, words a multiple of 16; scales [rows]. b and bias are [width], or b
-// is a gradient [R, width or width / 2]; mean and rstd are [R], kept for the norms' gradients. These rows are those from
+// is a gradient [R, width or width / 2], or angles [R, pairs, 2]; mean and rstd are [R], kept for the norms' gradients. These rows are those from
 // `first` on of the R.
 // Who calls it: ops/product-matrix.ts, for the left operand of kernels/product_matrix.wgsl.
 // Why powers of two: scaling by them is exact, so an element has the 11 bits that f16 gives, whatever the magnitude of
@@ -27,9 +28,14 @@ const SWIGLU = 3u;
 const GELU = 4u;
 const SWIGLU_GRADIENT = 5u;
 const GELU_GRADIENT = 6u;
+const TURNED_BACK = 7u;
 override FORM: u32 = 0;
+override INTERLEAVED: bool = false;
 
-struct Params { width: u32, lda: u32, a_offset: u32, words: u32, rows: u32, first: u32, eps: f32 }
+struct Params {
+  width: u32, lda: u32, a_offset: u32, words: u32, rows: u32, first: u32, eps: f32,
+  turned: u32, head_size: u32, pairs: u32,
+}
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> a: array<f32>;
@@ -93,6 +99,16 @@ fn element(row: u32, start: u32, k: u32, average: f32, scale: f32) -> f32 {
     let x = tanh_distribution(a[start + k]);
     let slope = x.x + x.y * x.x * (1.0 - x.x) * 1.59576912 * (1.0 + 0.134145 * x.y * x.y);
     return b[(params.first + row) * params.width + k] * slope;
+  }
+  if (FORM == TURNED_BACK) {
+    let d = k % params.head_size;
+    if (k >= params.turned || d >= 2u * params.pairs) { return a[start + k]; }
+    let pair = select(d % params.pairs, d / 2u, INTERLEAVED);
+    let first = select(d < params.pairs, d % 2u == 0u, INTERLEAVED);
+    let distance = select(params.pairs, 1u, INTERLEAVED);
+    let partner = a[select(start + k - distance, start + k + distance, first)];
+    let at = 2u * ((params.first + row) * params.pairs + pair);
+    return a[start + k] * b[at] + partner * select(-b[at + 1u], b[at + 1u], first);
   }
   return a[start + k];
 }

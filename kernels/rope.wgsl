@@ -1,14 +1,11 @@
-// rope: rotary position embedding, in place. For pair i of R/2 (R = rotary_dim) of every head at position p,
-//   (a, b) <- (a cos - b sin, a sin + b cos)   of the angle p * theta^(-2i / R);  the other way round when INVERSE.
+// rope: rotary position embedding, in place. For pair i of R/2 (R = rotary_dim) of every head of row t,
+//   (a, b) <- (a cos - b sin, a sin + b cos)   of angles[t, i];  the other way round when INVERSE.
 // The pair is (i, i + R/2) of the head's elements, or (2i, 2i + 1) when INTERLEAVED; elements from R on stay.
-// Shapes: x [T, stride], of which `heads` heads of `head_size` start at element `offset` of each row; positions u32 [T];
-// turns u32 [R/2, 2]. T = rows, pairs = R/2.
-// Who calls it: ops/rope.ts, rope (its gradient is the inverse rotation).
-// Tiling: a lane owns one pair of one row, computes its angle once and rotates that pair in every head.
-// Angles: an f32 angle of some thousand radians has lost its fourth decimal, and WGSL promises little of sin and cos. So
-// the angle is counted in 2^-32 turns: `turns` holds theta^(-2i / R) / (2 pi) in 2^-32 (a word) and 2^-48 (16 bits), the
-// product with the position wraps around exactly as whole turns do, and the rest, reduced to an eighth of a turn either
-// way, goes through the Taylor series.
+// Shapes: x [T, stride], of which `heads` heads of `head_size` start at element `offset` of each row; angles [T, R/2, 2] from
+// rope_angles.wgsl. T = rows, pairs = R/2.
+// Who calls it: ops/rope.ts, rope (its gradient is the inverse rotation). For tensor cores pack_heads.wgsl rotates, and
+// pack_rows.wgsl back.
+// Tiling: a lane owns one pair of one row, reads its angle once and rotates that pair in every head.
 requires immediate_address_space;
 
 override INTERLEAVED: bool = false;
@@ -17,25 +14,8 @@ override INVERSE: bool = false;
 struct Params { rows: u32, pairs: u32, heads: u32, head_size: u32, stride: u32, offset: u32 }
 
 var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> positions: array<u32>;
-@group(0) @binding(1) var<storage, read> turns: array<u32>;
-@group(0) @binding(2) var<storage, read_write> x: array<f32>;
-
-// Cosine and sine of `phase` 2^-32 turns.
-fn rotation(phase: u32) -> vec2f {
-  let quadrant = (phase + 0x20000000u) >> 30u;
-  // 2 pi / 2^32 radians a unit: between -pi/4 and pi/4.
-  let a = f32(bitcast<i32>(phase - (quadrant << 30u))) * 1.4629181e-9;
-  let s = a * a;
-  let cosine = 1.0 + s * (-0.5 + s * (0.041666667 + s * (-0.0013888889 + s * 2.4801587e-5)));
-  let sine = a * (1.0 + s * (-0.16666667 + s * (0.0083333333 + s * (-0.00019841270 + s * 2.7557319e-6))));
-  switch (quadrant & 3u) {
-    case 0u: { return vec2f(cosine, sine); }
-    case 1u: { return vec2f(-sine, cosine); }
-    case 2u: { return vec2f(-cosine, -sine); }
-    default: { return vec2f(sine, -cosine); }
-  }
-}
+@group(0) @binding(0) var<storage, read> angles: array<vec2f>;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
@@ -44,13 +24,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   let row = index / params.pairs;
   let pair = index % params.pairs;
   if (row >= params.rows) { return; }
-  let p = positions[row];
-  let whole = turns[2u * pair];
-  let rest = turns[2u * pair + 1u];
-  let phase = p * whole + (p >> 16u) * rest + (((p & 0xffffu) * rest) >> 16u);
-  let cos_sin = rotation(phase);
-  let cosine = cos_sin.x;
-  let sine = select(cos_sin.y, -cos_sin.y, INVERSE);
+  let cosine = angles[index].x;
+  let sine = select(angles[index].y, -angles[index].y, INVERSE);
 
   var first = row * params.stride + params.offset + select(pair, 2u * pair, INTERLEAVED);
   let second = select(params.pairs, 1u, INTERLEAVED);

@@ -5,7 +5,9 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { kernels } from "../src/gpu/kernels.generated.ts";
 import { matrixAttention } from "../src/gpu/variants.ts";
-import { type SelfAttentionShape, selfAttention, selfAttentionGradient } from "../src/ops/attention.ts";
+import { attendHeads, attendHeadsGradient } from "../src/ops/attend-matrix.ts";
+import { type SelfAttentionShape, selfAttention } from "../src/ops/attention.ts";
+import { matrixLayoutOf, packHeads } from "../src/ops/pack-heads.ts";
 import { packed } from "../src/ops/packed.ts";
 import { attentionReference, sequences } from "./attention-reference.ts";
 import { assertClose, noise } from "./close.ts";
@@ -48,7 +50,7 @@ interface Case extends SelfAttentionShape {
   readonly gradient?: number;
 }
 
-async function run({ lengths, magnitude = 1, gradient = 1, ...shape }: Case, half: boolean) {
+async function run({ lengths, magnitude = 1, gradient = 1, ...shape }: Case) {
   const { heads, keyValueHeads, headSize } = shape;
   const stride = (heads + 2 * keyValueHeads) * headSize;
   const rows = lengths.reduce((sum, length) => sum + length, 0);
@@ -58,7 +60,10 @@ async function run({ lengths, magnitude = 1, gradient = 1, ...shape }: Case, hal
   const part = (offset: number) => ({ tensor, offset, stride });
   const inputs = { q: part(0), k: part(heads * headSize), v: part((heads + keyValueHeads) * headSize) };
   const lengthsOf = packed(step, lengths);
-  const { o, lse } = selfAttention(step, inputs, lengthsOf, { ...shape, half });
+  const layout = matrixLayoutOf(step, headSize);
+  if (!layout) throw new Error(`no layout for heads of ${headSize}`);
+  const packedHeads = packHeads(step, inputs, rows, shape, layout, null);
+  const { o, lse } = attendHeads(step, packedHeads, lengthsOf, shape.causal);
   const dO = noise(rows * heads * headSize, 4, gradient);
   const dqkv = step.tensor([rows, stride]);
   const partOf = (offset: number) => ({ tensor: dqkv, offset, stride });
@@ -67,8 +72,7 @@ async function run({ lengths, magnitude = 1, gradient = 1, ...shape }: Case, hal
     dk: partOf(heads * headSize),
     dv: partOf((heads + keyValueHeads) * headSize),
   };
-  const options = { ...shape, half };
-  selfAttentionGradient(step, step.upload(dO, o.shape), o, lse, inputs, lengthsOf, options, into);
+  attendHeadsGradient(step, step.upload(dO, o.shape), { o, lse }, packedHeads, lengthsOf, shape.causal, into);
   const reads = [step.readFloats(o), step.readFloats(lse), step.readFloats(dqkv)];
   await step.submit();
   const [oValues, lseValues, gradients] = await Promise.all(reads);
@@ -114,37 +118,54 @@ const cases: Case[] = [
 for (const c of matrix ? cases : []) {
   const name = `${c.heads}/${c.keyValueHeads} heads of ${c.headSize}, causal ${c.causal}, lengths ${c.lengths}`;
   t(name, async () => {
-    const { o, lse, dq, dk, dv, reference } = await run(c, true);
+    const { o, lse, dq, dk, dv, reference } = await run(c);
     const tolerance = (c.magnitude ?? 1) * STORAGE.f16.kernel;
     assertClose("o", o, reference.o, tolerance);
     assertClose("dq", dq, reference.dq, tolerance);
     assertClose("dk", dk, reference.dk, tolerance);
     assertClose("dv", dv, reference.dv, tolerance);
     assertClose("lse", lse, reference.lse, STORAGE.f16.kernel);
-    const again = await run(c, true);
+    const again = await run(c);
     for (const [name, value] of Object.entries({ o, lse, dq, dk, dv }))
       assert.equal(again[name as "o"], value, `${name} repeats to the bit`);
-    assert.not.equal((await run(c, false)).o, o, "f32 is another kernel");
   });
 }
 
 if (matrix) {
   t("what a sequence gives does not depend on the others, to the bit", async () => {
     const shape = { heads: 2, keyValueHeads: 1, headSize: 32, causal: true };
-    const alone = await run({ ...shape, lengths: [40] }, true);
-    const first = await run({ ...shape, lengths: [40, 77, 3] }, true);
+    const alone = await run({ ...shape, lengths: [40] });
+    const first = await run({ ...shape, lengths: [40, 77, 3] });
     assert.equal(first.o.slice(0, alone.o.length), alone.o);
   });
 }
 
-t(
-  "what trains stays f32: the same numbers with tensor cores and without, when `half` is not asked for",
-  async () => {
-    const c = { heads: 2, keyValueHeads: 1, headSize: 32, causal: true, lengths: [40, 3] };
-    const { o, lse, reference } = await run(c, false);
-    assertClose("o", o, reference.o, KERNEL_F32);
-    assertClose("lse", lse, reference.lse, KERNEL_F32);
-  },
-);
+t("attention of what trains stays f32 where there are tensor cores", async () => {
+  const step = gpu.step("f32");
+  const [rows, heads, headSize] = [43, 2, 32];
+  const stride = heads * headSize;
+  const [q, k, v] = [1, 2, 3].map((seed) => noise(rows * stride, seed));
+  const part = (values: Float32Array<ArrayBuffer>) => ({
+    tensor: step.upload(values, [rows, stride]),
+    offset: 0,
+    stride,
+  });
+  const shape = { heads, keyValueHeads: heads, headSize, causal: true };
+  const { o } = selfAttention(step, { q: part(q), k: part(k), v: part(v) }, packed(step, [40, 3]), shape);
+  const read = step.readFloats(o);
+  await step.submit();
+  const reference = attentionReference({
+    q,
+    k,
+    v,
+    dO: new Float32Array(rows * stride),
+    heads,
+    groups: heads,
+    h: headSize,
+    causal: true,
+    spans: sequences([40, 3]),
+  });
+  assertClose("o", await read, reference.o, KERNEL_F32);
+});
 
 t.run();

@@ -15,7 +15,9 @@ import { packWeights } from "../src/llm/weight-stream.ts";
 import { gelu, geluGradient, swiglu, swigluGradient } from "../src/ops/activation.ts";
 import { layerNorm, rmsNorm } from "../src/ops/norm.ts";
 import { packRows, type RowSource } from "../src/ops/pack-rows.ts";
+import { packed as sequencesOf } from "../src/ops/packed.ts";
 import { chooseProduct } from "../src/ops/product-choice.ts";
+import { rope, ropeAngles, rotaryFrequencies } from "../src/ops/rope.ts";
 import { assertClose, noise, relativeError } from "./close.ts";
 import { openTestGpu } from "./gpu.ts";
 import { describeProduct, type ProductCase, runProduct } from "./product-case.ts";
@@ -174,6 +176,28 @@ for (const width of [1, 36, 193]) {
       };
     });
   });
+}
+
+for (const layout of ["half", "interleaved"] as const) {
+  for (const [heads, others, headSize, rotated] of [
+    [1, 0, 2, 2],
+    [3, 2, 16, 12],
+    [2, 1, 64, 64],
+  ]) {
+    t(`${heads} heads of ${headSize} rotated back while packing, ${layout}, ${rotated} turned`, async () => {
+      const width = (heads + others) * headSize;
+      const values = noise(9 * width, 30, 3);
+      await bothWays(width, (step) => {
+        const { positions } = sequencesOf(step, [4, 5], 7);
+        const rotation = { layout, frequencies: rotaryFrequencies(rotated, 10000) };
+        const [a, x] = [step.upload(values, [9, width]), step.upload(values, [9, width])];
+        rope(step, x, positions, { ...rotation, heads, headSize, stride: width, offset: 0, inverse: true });
+        const angles = ropeAngles(step, positions, rotation.frequencies);
+        const turned = heads * headSize;
+        return { source: { form: "turnedBack", a, angles, layout, headSize, turned }, x };
+      });
+    });
+  }
 }
 
 t("matrices are used with f32 sums and subgroups of one size only, the larger ones first", () => {

@@ -36,7 +36,7 @@ import {
 } from "../ops/norm.ts";
 import type { Packed } from "../ops/packed.ts";
 import { columnSum, segmentSum } from "../ops/reduce.ts";
-import { type RopeOptions, rope } from "../ops/rope.ts";
+import { type Rotation, rope } from "../ops/rope.ts";
 import { whole } from "../ops/strided.ts";
 import type { Parameter } from "./parameters.ts";
 import { Tape, type Variable } from "./tape.ts";
@@ -167,7 +167,7 @@ export interface AttentionShape {
   readonly headSize: number;
   readonly causal: boolean;
   /** Rotary embedding of queries and keys, or none. */
-  readonly rope?: Pick<RopeOptions, "layout" | "frequencies">;
+  readonly rope?: Rotation;
 }
 
 /**

@@ -1,72 +1,138 @@
 /**
- * Attention of a decoder layer, from the fused projection to the heads' outputs and back: norms of query and key heads
- * where the model has them, rotary positions where it has them, then causal attention of the packed sequences.
+ * Attention of a decoder layer, from the fused projection to the heads' outputs and back to the gradient at what was
+ * projected: norms of query and key heads where the model has them, rotary positions where it has them, then causal
+ * attention of the packed sequences. On tensor cores heads are rotated while they are packed to f16, and gradients rotated
+ * back while the rows of the next product are packed; elsewhere rotation is a kernel of its own, in place.
  */
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { attendHeads, attendHeadsGradient } from "../ops/attend-matrix.ts";
 import { type SelfAttentionShape, selfAttention, selfAttentionGradient } from "../ops/attention.ts";
+import { fusedLinear, fusedWeight } from "../ops/fused-linear.ts";
 import { headNorm, headNormGradient } from "../ops/head-norm.ts";
+import { matrixLayoutOf, type PackedHeads, packHeads } from "../ops/pack-heads.ts";
 import type { Packed } from "../ops/packed.ts";
-import { rope } from "../ops/rope.ts";
+import { type Rotation, rope, ropeAngles } from "../ops/rope.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
+import { projectInputGradient } from "./decoder-parts.ts";
+import type { LayerWeights } from "./decoder-weights.ts";
 import { frequenciesOf } from "./rotary.ts";
 
-/** What attention gives, and its gradient needs beside qkv. */
+/** What attention gives, and what its gradient needs. */
 export interface DecoderAttended {
   /** [T, H h]. */
   readonly o: Tensor;
   /** [T, H]. */
   readonly lse: Tensor;
-  /** Query | key as they were read: qkv itself, or normalised in a tensor [T, (H + G) h] of their own. */
-  readonly turned: Tensor;
+  /** Queries, keys and values as they were read: packed for tensor cores, or null: columns of `turned` and `qkv`. */
+  readonly heads: PackedHeads | null;
+  /** Query | key after their norms, [T, (H + G) h]; without norms qkv itself; null where nothing reads it any more. */
+  readonly turned: Tensor | null;
+  /** [T, (H + 2G) h]; null where nothing reads it any more. */
+  readonly qkv: Tensor | null;
+}
+
+/** Every tensor of it, to be freed after use. */
+export function attendedTensors({ o, lse, heads, turned, qkv }: DecoderAttended): Tensor[] {
+  const kept = [o, lse, heads?.tensor, turned, turned === qkv ? null : qkv];
+  return kept.filter((tensor) => tensor != null);
 }
 
 export class DecoderAttention {
-  private readonly frequencies: readonly number[];
+  private readonly rotation: Rotation | null;
   private readonly shape: SelfAttentionShape;
 
-  /** `half`: see HeadShape. */
+  /** `half`: queries, keys, values, probabilities and their gradients may be rounded to f16, as tensor cores multiply. */
   constructor(
     private readonly config: DecoderConfig,
-    half: boolean,
+    private readonly half: boolean,
   ) {
     const { heads, keyValueHeads, headSize, positions } = config;
-    this.shape = { heads, keyValueHeads, headSize, causal: true, half };
-    this.frequencies = positions.kind === "rotary" ? frequenciesOf(positions) : [];
+    this.shape = { heads, keyValueHeads, headSize, causal: true };
+    this.rotation =
+      positions.kind === "rotary"
+        ? { layout: positions.layout, frequencies: frequenciesOf(positions) }
+        : null;
   }
 
-  /**
-   * qkv [T, (H + 2G) h] is query | key | value; `norms` [2 h] the weights of the head norms, or null. Without norms,
-   * queries and keys are rotated where they are, in qkv.
-   */
+  /** qkv [T, (H + 2G) h] is query | key | value, and is consumed; `norms` [2 h] the weights of the head norms, or null. */
   forward(step: Step, qkv: Tensor, norms: Tensor | null, sequences: Packed): DecoderAttended {
-    const { config } = this;
+    const { config, rotation, shape } = this;
     const turned = norms ? headNorm(step, qkv, norms, config, config.norm.epsilon) : qkv;
-    this.rotate(step, turned, sequences, false);
-    return { ...selfAttention(step, this.columns(turned, qkv), sequences, this.shape), turned };
+    const inputs = this.columns(turned, qkv);
+    const layout = this.half ? matrixLayoutOf(step, shape.headSize) : null;
+    if (!layout) {
+      this.rotate(step, turned, sequences, false);
+      return { ...selfAttention(step, inputs, sequences, shape), heads: null, turned, qkv };
+    }
+    const { positions } = sequences;
+    const heads = packHeads(
+      step,
+      inputs,
+      sequences.total,
+      shape,
+      layout,
+      rotation && { rotation, positions },
+    );
+    step.free(turned);
+    // The norms' gradient reads qkv again.
+    return { ...attendHeads(step, heads, sequences, true), heads, turned: null, qkv: norms ? qkv : null };
   }
 
-  /** The gradient at qkv [T, (H + 2G) h], given dO [T, H h]. */
+  /** The gradient at the rows x [T, d] that `layer.qkv` projected, given dO [T, H h]. */
   backward(
     step: Step,
     dO: Tensor,
-    qkv: Tensor,
-    { o, lse, turned }: DecoderAttended,
-    norms: Tensor | null,
+    attended: DecoderAttended,
+    layer: LayerWeights<Tensor>,
     sequences: Packed,
   ): Tensor {
-    const { config } = this;
-    const dqkv = step.tensor(qkv.shape);
-    const dTurned = norms ? step.tensor(turned.shape) : dqkv;
-    const { q, k, v } = this.columns(dTurned, dqkv);
-    const into = { dq: q, dk: k, dv: v };
-    selfAttentionGradient(step, dO, o, lse, this.columns(turned, qkv), sequences, this.shape, into);
-    this.rotate(step, dTurned, sequences, true);
-    if (norms) {
-      headNormGradient(step, dTurned, qkv, norms, config, config.norm.epsilon, dqkv);
-      step.free(dTurned);
+    const { config, shape } = this;
+    const { heads, keyValueHeads, headSize } = shape;
+    const { total } = sequences;
+    const norms = layer.queryKeyNorm;
+    const dqkv = step.tensor([total, (heads + 2 * keyValueHeads) * headSize]);
+    const dTurned = norms ? step.tensor([total, (heads + keyValueHeads) * headSize]) : dqkv;
+    const { q: dq, k: dk, v: dv } = this.columns(dTurned, dqkv);
+    const into = { dq, dk, dv };
+    if (attended.heads) {
+      attendHeadsGradient(step, dO, attended, attended.heads, sequences, true, into);
+    } else {
+      const inputs = this.columns(attended.turned!, attended.qkv!);
+      selfAttentionGradient(step, dO, attended.o, attended.lse, inputs, sequences, shape, into);
     }
-    return dqkv;
+    if (!norms) return this.projectTurnedBack(step, dqkv, layer, sequences);
+    this.rotate(step, dTurned, sequences, true);
+    headNormGradient(step, dTurned, attended.qkv!, norms, config, config.norm.epsilon, dqkv);
+    step.free(dTurned);
+    const dx = projectInputGradient(step, config, dqkv, layer.qkv);
+    step.free(dqkv);
+    return dx;
+  }
+
+  /** dx = dqkv W of the gradient dqkv at rotated queries and keys, which is consumed. */
+  private projectTurnedBack(
+    step: Step,
+    dqkv: Tensor,
+    { qkv }: LayerWeights<Tensor>,
+    sequences: Packed,
+  ): Tensor {
+    const { config, rotation } = this;
+    const { heads, keyValueHeads, headSize } = this.shape;
+    const fused = rotation && fusedWeight(step, qkv.weight, sequences.total, config.linear !== "out-in");
+    let dx: Tensor;
+    if (fused) {
+      const angles = ropeAngles(step, sequences.positions, rotation.frequencies);
+      const { layout } = rotation;
+      const turned = (heads + keyValueHeads) * headSize;
+      const source = { form: "turnedBack", a: dqkv, angles, layout, headSize, turned } as const;
+      dx = fusedLinear(step, source, sequences.total, fused);
+    } else {
+      this.rotate(step, dqkv, sequences, true);
+      dx = projectInputGradient(step, config, dqkv, qkv);
+    }
+    step.free(dqkv);
+    return dx;
   }
 
   /** Query and key as columns of `turned`, which begins with query | key, and value as columns of qkv. */
@@ -82,15 +148,14 @@ export class DecoderAttention {
 
   /** Rotary embedding of queries and keys in place, where the model has it. */
   private rotate(step: Step, turned: Tensor, sequences: Packed, inverse: boolean): void {
-    const { heads, keyValueHeads, headSize, positions } = this.config;
-    if (positions.kind !== "rotary") return;
+    const { heads, keyValueHeads, headSize } = this.config;
+    if (!this.rotation) return;
     rope(step, turned, sequences.positions, {
+      ...this.rotation,
       heads: heads + keyValueHeads,
       headSize,
       stride: turned.shape[1],
       offset: 0,
-      layout: positions.layout,
-      frequencies: this.frequencies,
       inverse,
     });
   }

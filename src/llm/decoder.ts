@@ -11,7 +11,7 @@ import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { gatherRows, scatterRows } from "../ops/embedding.ts";
 import type { Packed } from "../ops/packed.ts";
-import { DecoderAttention } from "./decoder-attention.ts";
+import { attendedTensors, DecoderAttention } from "./decoder-attention.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
 import {
   activatedInputGradient,
@@ -141,12 +141,10 @@ export class Decoder {
     const middle = project(step, config, heads, layer.output, residual);
     if (rows) for (const tensor of [heads, residual]) step.free(tensor);
     const { y: up, statistics: statistics2 } = projectNormed(step, config, middle, layer.mlpNorm, layer.up);
-    const projected = attended.turned === qkv ? [qkv] : [qkv, attended.turned];
-    const kept = [...statistics1, ...projected, attended.o, attended.lse, middle, ...statistics2, up];
+    const kept = [...statistics1, ...attendedTensors(attended), middle, ...statistics2, up];
     return {
       kept,
       statistics1,
-      qkv,
       attended,
       middle,
       statistics2,
@@ -183,7 +181,7 @@ export class Decoder {
   ): Tensor {
     const { config } = this;
     const forward = this.layerToActivation(step, layer, x, sequences, rows);
-    const { middle, statistics2, attended, qkv, statistics1, up } = forward;
+    const { middle, statistics2, attended, statistics1, up } = forward;
     const dActivated = projectInputGradient(step, config, dOutput, layer.down);
     const dn2 = activatedInputGradient(step, config, dActivated, up, layer.up);
     step.free(dActivated);
@@ -200,10 +198,8 @@ export class Decoder {
       dHeads = spread(dHeads);
       dMiddle = spread(dMiddle);
     }
-    const dqkv = this.attention.backward(step, dHeads, qkv, attended, layer.queryKeyNorm, sequences);
+    const dn1 = this.attention.backward(step, dHeads, attended, layer, sequences);
     step.free(dHeads);
-    const dn1 = projectInputGradient(step, config, dqkv, layer.qkv);
-    step.free(dqkv);
     const dx = normInputGradient(step, dn1, x, layer.inputNorm, statistics1, dMiddle);
     for (const tensor of [dn1, dMiddle, ...forward.kept]) step.free(tensor);
     return dx;

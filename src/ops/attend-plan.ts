@@ -30,11 +30,6 @@ export interface HeadShape {
   readonly heads: number;
   readonly keyValueHeads: number;
   readonly headSize: number;
-  /**
-   * Queries, keys, values, probabilities and their gradients may be rounded to f16, as tensor cores multiply them. A
-   * gradient says the same as its forward pass did.
-   */
-  readonly half?: boolean;
 }
 
 export interface Inputs {

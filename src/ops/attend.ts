@@ -4,7 +4,6 @@ import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { type Variant, variantOf } from "../gpu/variant.ts";
 import { laneAttention, sharedAttention } from "../gpu/variants.ts";
-import { attendGradientOnMatrices, attendOnMatrices, matrixLayoutOf } from "./attend-matrix.ts";
 import {
   checkAttention,
   type HeadShape,
@@ -37,18 +36,13 @@ function layoutOf(step: Step, headSize: number): Variant & { shared: boolean; ro
   return { ...laneAttention(headSize, step.software ? 1 : 4), shared: false, rows: 32 };
 }
 
-/** o = softmax(q k^T / sqrt(h)) v: see kernels/attention_forward.wgsl; ops/attend-matrix.ts for tensor cores. */
+/** o = softmax(q k^T / sqrt(h)) v: see kernels/attention_forward.wgsl. On tensor cores: ops/attend-matrix.ts. */
 export function attend(step: Step, inputs: Inputs, reading: Reading, shape: HeadShape): Attended {
   const { q, k, v } = inputs;
   checkAttention(shape, { q, k, v });
   const { heads, headSize } = shape;
   const o = step.tensor([reading.rows, heads * headSize]);
   const lse = step.tensor([reading.rows, heads]);
-  const onMatrices = matrixLayoutOf(step, shape);
-  if (onMatrices) {
-    attendOnMatrices(step, inputs, reading, shape, onMatrices, { o, lse });
-    return { o, lse };
-  }
   const layout = layoutOf(step, headSize);
   const { plan, blocks } = queryPlan(step, reading, layout.rows);
   const bindings = { q: q.tensor, k: k.tensor, v: v.tensor, plan, o, lse };
@@ -78,11 +72,6 @@ export function attendGradient(
 ): void {
   const { q, k, v } = inputs;
   checkAttention(shape, { q, k, v, ...into });
-  const onMatrices = matrixLayoutOf(step, shape);
-  if (onMatrices) {
-    attendGradientOnMatrices(step, dO, { o, lse }, inputs, reading, shape, onMatrices, into);
-    return;
-  }
   const { heads, headSize } = shape;
   const stats = step.tensor([reading.rows, heads, 2]);
   const count = reading.rows * heads;

@@ -21,7 +21,7 @@ export interface QueriesKeysValues {
 const readings = new WeakMap<Packed, { causal: Reading; full: Reading }>();
 
 /** Every sequence reads itself. */
-function readingOf(packed: Packed, causal: boolean): Reading {
+export function selfReading(packed: Packed, causal: boolean): Reading {
   let both = readings.get(packed);
   if (!both) {
     let row = 0;
@@ -55,7 +55,7 @@ export function selfAttention(
   packed: Packed,
   shape: SelfAttentionShape,
 ): Attended {
-  return attend(step, inputs, readingOf(packed, shape.causal), shape);
+  return attend(step, inputs, selfReading(packed, shape.causal), shape);
 }
 
 /**
@@ -73,5 +73,5 @@ export function selfAttentionGradient(
   shape: SelfAttentionShape,
   into: { readonly dq: Strided; readonly dk: Strided; readonly dv: Strided },
 ): void {
-  attendGradient(step, dO, { o, lse }, inputs, readingOf(packed, shape.causal), shape, into);
+  attendGradient(step, dO, { o, lse }, inputs, selfReading(packed, shape.causal), shape, into);
 }

@@ -2,6 +2,7 @@ import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import type { RopeLayout } from "./rope.ts";
 
 /** Elements that the product takes along K at a time: rows are packed to multiples of it. */
 const STEP = 32;
@@ -15,6 +16,7 @@ const FORMS = {
   gelu: 4,
   swigluGradient: 5,
   geluGradient: 6,
+  turnedBack: 7,
 } as const;
 
 /**
@@ -45,7 +47,16 @@ export type RowSource =
   /** Of a [R, 2 width], gate | up; or of a [R, width], with tanh. */
   | { readonly form: "swiglu" | "gelu"; readonly a: Tensor }
   /** At a [R, width], given the gradient at the activation's result [R, width / 2 or width]. */
-  | { readonly form: "swigluGradient" | "geluGradient"; readonly a: Tensor; readonly gradient: Tensor };
+  | { readonly form: "swigluGradient" | "geluGradient"; readonly a: Tensor; readonly gradient: Tensor }
+  /** a [R, width] with the heads of its first `turned` elements rotated back by `angles` (ropeAngles): the gradient of rope. */
+  | {
+      readonly form: "turnedBack";
+      readonly a: Tensor;
+      readonly angles: Tensor;
+      readonly layout: RopeLayout;
+      readonly headSize: number;
+      readonly turned: number;
+    };
 
 /** Rows as f16 for tensor cores. */
 export interface PackedRows {
@@ -71,6 +82,7 @@ export function packRows(
   let b = a;
   if (normed) b = source.weight;
   if (form === "swigluGradient" || form === "geluGradient") b = source.gradient;
+  if (form === "turnedBack") b = source.angles;
   // A binding that is written needs a buffer of its own, also where nothing is.
   const unused: Tensor[] = [];
   const nowhere = () => {
@@ -96,8 +108,11 @@ export function packRows(
       rows,
       first,
       eps: normed ? source.eps : 0,
+      ...(form === "turnedBack"
+        ? { turned: source.turned, head_size: source.headSize, pairs: source.angles.shape[1] }
+        : { turned: 0, head_size: 0, pairs: 0 }),
     },
-    overrides: { FORM: FORMS[form] },
+    overrides: { FORM: FORMS[form], INTERLEAVED: form === "turnedBack" && source.layout === "interleaved" },
     workgroups: gridOf(rows),
     cost: { flops: rows * width, bytes: rows * (4 * lda + 4 * words) },
   });

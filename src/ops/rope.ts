@@ -6,19 +6,23 @@ import type { Tensor } from "../gpu/tensor.ts";
 /** Which elements of a head form pairs: (i, i + R/2), as Hugging Face's Llama, or (2i, 2i + 1), as GPT-J and ChatGLM2. */
 export type RopeLayout = "half" | "interleaved";
 
-export interface RopeOptions {
+/** What turns by how much. */
+export interface Rotation {
+  readonly layout: RopeLayout;
+  /**
+   * The angle in radians, at most 1, by which each of the R/2 pairs turns a position: the first R elements of a head
+   * are rotated. One array object for all layers: its angles are made once a step.
+   */
+  readonly frequencies: readonly number[];
+}
+
+export interface RopeOptions extends Rotation {
   readonly heads: number;
   readonly headSize: number;
   /** Elements of a row of the tensor. */
   readonly stride: number;
   /** Element of each row at which the first head starts. */
   readonly offset: number;
-  readonly layout: RopeLayout;
-  /**
-   * The angle in radians, at most 1, by which each of the R/2 pairs turns a position: the first R elements of a head
-   * are rotated. One array object for all layers: it is uploaded once a step.
-   */
-  readonly frequencies: readonly number[];
   /** Rotate back: the gradient of the rotation. */
   readonly inverse: boolean;
 }
@@ -30,7 +34,7 @@ export function rotaryFrequencies(rotaryDim: number, theta: number): number[] {
 
 /**
  * Frequencies in turns a position, as fixed-point numbers: u32 [R/2, 2], units of 2^-32 turn, and the rest in 2^-48
- * turn. See kernels/rope.wgsl.
+ * turn. See kernels/rope_angles.wgsl.
  */
 function turnsOf(frequencies: readonly number[]): Uint32Array<ArrayBuffer> {
   const turns = new Uint32Array(2 * frequencies.length);
@@ -42,26 +46,35 @@ function turnsOf(frequencies: readonly number[]): Uint32Array<ArrayBuffer> {
   return turns;
 }
 
-const uploaded = new WeakMap<Step, Map<readonly number[], Tensor>>();
+/** The angles that a step has made, by positions and frequencies. */
+const made = new WeakMap<Step, Map<Tensor, Map<readonly number[], Tensor>>>();
 
-function turnsTensor(step: Step, frequencies: readonly number[]): Tensor {
-  let tensors = uploaded.get(step);
-  if (!tensors) {
-    tensors = new Map();
-    uploaded.set(step, tensors);
-  }
-  let tensor = tensors.get(frequencies);
-  if (!tensor) {
-    tensor = step.upload(turnsOf(frequencies));
-    tensors.set(frequencies, tensor);
-  }
-  return tensor;
+/**
+ * (cos, sin) of positions[t] * frequencies[i]: f32 [T, R/2, 2], of positions u32 [T]. Exact to f32 rounding up to
+ * position 2^32. Made once for the same positions and frequencies in a step; do not free it.
+ */
+export function ropeAngles(step: Step, positions: Tensor, frequencies: readonly number[]): Tensor {
+  const byPositions = made.get(step) ?? new Map<Tensor, Map<readonly number[], Tensor>>();
+  made.set(step, byPositions);
+  const byFrequencies = byPositions.get(positions) ?? new Map<readonly number[], Tensor>();
+  byPositions.set(positions, byFrequencies);
+  const found = byFrequencies.get(frequencies);
+  if (found) return found;
+  const [rows, pairs] = [positions.size, frequencies.length];
+  const angles = step.tensor([rows, pairs, 2]);
+  step.run(kernels.rope_angles, {
+    bindings: { positions, turns: step.upload(turnsOf(frequencies)), angles },
+    params: { rows, pairs },
+    workgroups: gridOf(Math.ceil((rows * pairs) / 64)),
+    cost: { flops: 20 * rows * pairs, bytes: 8 * rows * pairs },
+  });
+  byFrequencies.set(frequencies, angles);
+  return angles;
 }
 
 /**
  * Rotary position embedding (Su et al. 2021) of `heads` heads in place: x is a tensor of rows of `stride` elements,
- * positions u32 [T]. Pair i of every head turns by the angle position * frequencies[i]. Angles are exact to f32
- * rounding up to position 2^32.
+ * positions u32 [T]. Pair i of every head turns by the angle position * frequencies[i].
  */
 export function rope(step: Step, x: Tensor, positions: Tensor, options: RopeOptions): void {
   const { heads, headSize, stride, offset, layout, frequencies, inverse } = options;
@@ -73,7 +86,7 @@ export function rope(step: Step, x: Tensor, positions: Tensor, options: RopeOpti
   }
   const rows = positions.size;
   step.run(kernels.rope, {
-    bindings: { positions, turns: turnsTensor(step, frequencies), x },
+    bindings: { angles: ropeAngles(step, positions, frequencies), x },
     params: { rows, pairs, heads, head_size: headSize, stride, offset },
     overrides: { INTERLEAVED: layout === "interleaved", INVERSE: inverse },
     workgroups: gridOf(Math.ceil((rows * pairs) / 64)),
