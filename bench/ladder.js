@@ -189,7 +189,9 @@ async function attention(length, heads, headSize) {
   const matrix = gpu.offeredMatrix;
   const versions = (each) => [
     ...ATTENTION.map(([what, subgroup]) => [what, subgroup, each(false)]),
-    ...(matrix ? [["pack_heads, attention_matrix_* (tensor cores)", own, withMatrix(matrix, each(true)), true]] : []),
+    ...(matrix
+      ? [["pack_heads, attention_matrix_* (tensor cores)", own, withMatrix(matrix, each(true)), true]]
+      : []),
   ];
   // Tensor cores round queries, keys, values and probabilities to 11 bits.
   const tolerance = matrix ? 2 ** -8 : 1e-3;

@@ -1,10 +1,11 @@
 // product_matrix: C[m, n] = scales[m] * sum_k A(m, k) * B(k, n)  (+ bias[n])  (+ residual[m, n])  (+ C[m, n])
 // on tensor cores: subgroup matrices with f16 operands and f32 sums.
 //
-// Forward y = x W^T (TRANSPOSE_B) and input gradient dx = dy W of a linear layer whose weights are stored in f16, int8 or
-// int4, W [N, K] or [K, N] with rows of ldb elements, read as kernels/weights/*.wgsl say and made f16.
-// Shapes: A is [M, words] u32, f16 pairs with zeros past K as pack_rows.wgsl writes them, with scales f32 [M]; C f32
-// [M, N] with rows of ldc, written from element c_offset on; bias [N]; the residual lies as C does.
+// Forward y = x W^T (TRANSPOSE_B) and input gradient dx = dy W of a linear layer, W [N, K] or [K, N] with rows of ldb elements
+// in f32, f16, int8 or int4, read as kernels/weights/*.wgsl say and made f16; weight gradient dW = dy^T x, x in W's place.
+// Shapes: A is [M, words] u32, f16 pairs with zeros past K as pack_rows.wgsl and pack_columns.wgsl write them, with scales
+// f32 [M]; C f32 [M, N] with rows of ldc, written from element c_offset on; bias [N]; the residual lies as C does. Of a
+// reduction in parts, `depth` long each (a multiple of 32), part z goes to element z split_stride on, for product_sum.wgsl.
 // Who calls it: ops/product-matrix.ts. Needs the feature chromium-experimental-subgroup-matrix.
 // Tiling: a workgroup of four subgroups makes 8 ROWS x 8 COLUMNS of C, 128 x 128 with the 16 x 16 x 16 matrices of most
 // GPUs; a subgroup makes a quarter, 4 x 4 matrices of sums that stay in its registers. Steps of 32 along K pass through
@@ -30,7 +31,9 @@ const BIAS = 1u;
 const RESIDUAL = 2u;
 const ACCUMULATE = 4u;
 
-struct Params { m: u32, n: u32, k: u32, words: u32, ldb: u32, ldc: u32, c_offset: u32, added: u32 }
+struct Params {
+  m: u32, n: u32, k: u32, words: u32, ldb: u32, ldc: u32, c_offset: u32, added: u32, depth: u32, split_stride: u32,
+}
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> a: array<vec4u>;
@@ -98,7 +101,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
   let own_row = (subgroup / 2u) * 4u * ROWS;
   let own_column = (subgroup % 2u) * 4u * COLUMNS;
   var sums: array<array<subgroup_matrix_result<f32, COLUMNS, ROWS>, 4>, 4>;
-  for (var k = 0u; k < params.k; k += STEP) {
+  let end = min(params.k, (group.z + 1u) * params.depth);
+  for (var k = group.z * params.depth; k < end; k += STEP) {
     for (var v = index; v < TILE_M * 4u; v += LANES) {
       let m = row + v / 4u;
       var eight_of_a = vec4u();
@@ -148,7 +152,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
       let m = row + own_row + i * ROWS + v / (4u * COLUMNS);
       let n = column + own_column + x;
       if (m < params.m && n < params.n) {
-        let at = params.c_offset + m * params.ldc + n;
+        let at = params.c_offset + group.z * params.split_stride + m * params.ldc + n;
         var value = scales[m] * bitcast<f32>(tile[own + v / (4u * COLUMNS) * SUM_PITCH + x / 4u][x % 4u]);
         if ((params.added & BIAS) != 0u) { value += bias[n]; }
         if ((params.added & RESIDUAL) != 0u) { value += residual[at]; }

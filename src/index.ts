@@ -116,6 +116,7 @@ export * from "./ops/item-set-rank.ts";
 export * from "./ops/item-set-top.ts";
 export * from "./ops/linear.ts";
 export * from "./ops/norm.ts";
+export * from "./ops/pack-columns.ts";
 export * from "./ops/pack-heads.ts";
 export * from "./ops/pack-rows.ts";
 export * from "./ops/packed.ts";

@@ -22,6 +22,8 @@ export interface ProductCase {
   readonly magnitude?: number;
   /** Elements by which rows are longer than the matrices, and at which A and C begin. */
   readonly margin?: number;
+  /** See ProductOptions. */
+  readonly half?: boolean;
   /** The kernel, where the adapter's own is not asked for. */
   readonly choice?: ProductChoice;
 }
@@ -58,9 +60,14 @@ export async function runProduct(
   const residual = noise(margin + m * ldc, 4);
   const before = noise(margin + m * ldc, 5);
   const multiplied = a.slice();
+  const place = (i: number, l: number) => margin + (transposeA ? l * lda + i : i * lda + l);
   if (rounding) {
-    for (let i = 0; i < m; i++)
-      multiplied.set(rounding.a(a.slice(margin + i * lda, margin + i * lda + k)), margin + i * lda);
+    for (let i = 0; i < m; i++) {
+      const row = rounding.a(Float32Array.from({ length: k }, (_, l) => a[place(i, l)]));
+      row.forEach((x, l) => {
+        multiplied[place(i, l)] = x;
+      });
+    }
     b = Float64Array.from(b, rounding.b);
   }
   const expected = Float64Array.from(before);
@@ -69,9 +76,7 @@ export async function runProduct(
       const at = margin + i * ldc + j;
       let sum = (c.accumulate ? before[at] : 0) + (c.bias ? bias[j] : 0) + (c.residual ? residual[at] : 0);
       for (let l = 0; l < k; l++) {
-        sum +=
-          multiplied[margin + (transposeA ? l * lda + i : i * lda + l)] *
-          b[transposeB ? j * ldb + l : l * ldb + j];
+        sum += multiplied[place(i, l)] * b[transposeB ? j * ldb + l : l * ldb + j];
       }
       expected[at] = sum;
     }
@@ -89,6 +94,7 @@ export async function runProduct(
     ldc,
     aOffset: margin,
     cOffset: margin,
+    half: c.half,
     choice: c.choice,
   };
   product(step, step.upload(a), weight, out, { m, n, k }, options);
@@ -112,6 +118,7 @@ export function productFamilies(gpu: Gpu): number[] {
 export function describeProduct(c: ProductCase): string {
   const words = [
     c.storage,
+    c.half && "half",
     c.bias && "bias",
     c.residual && "residual",
     c.accumulate && "accumulated",

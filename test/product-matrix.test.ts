@@ -227,13 +227,22 @@ t("matrices are used with f32 sums and subgroups of one size only, the larger on
   assert.equal(findSubgroupMatrix(features, narrow, true), { rows: 8, columns: 8, depth: 8, lanes: 8 });
 });
 
-t("tensor cores take stored weights and rows enough; what is trained stays f32", () => {
+t("tensor cores take stored weights and rows enough; what is trained stays f32 unless f16 is allowed", () => {
   const adapter = { sharedSubgroup: 0, subgroupMatrix: { rows: 16, columns: 16, depth: 16, lanes: 32 } };
   const traits = { m: 32, n: 64, k: 64, transposeA: false, groupsOfFour: true, stored: "f16" } as const;
   assert.is(chooseProduct(traits, adapter).kernel, "matrix");
   assert.is(chooseProduct({ ...traits, stored: "int4" }, adapter).kernel, "matrix");
   assert.is(chooseProduct({ ...traits, m: 31 }, adapter).kernel, "tile");
   assert.is(chooseProduct({ ...traits, stored: "f32" }, adapter).kernel, "tile");
+  assert.is(chooseProduct({ ...traits, stored: "f32", half: true }, adapter).kernel, "matrix");
+  const gradient = { ...traits, m: 768, n: 768, k: 4096, transposeA: true, stored: "f32" } as const;
+  assert.is(chooseProduct(gradient, adapter).kernel, "tile");
+  const half = chooseProduct({ ...gradient, half: true }, adapter);
+  assert.ok(
+    half.kernel === "matrix" && half.splits === 4,
+    "36 tiles are made in parts, for 128 multiprocessors",
+  );
+  assert.is(chooseProduct({ ...gradient, k: 31, half: true }, adapter).kernel, "tile", "too few tokens");
   assert.is(chooseProduct(traits, { ...adapter, subgroupMatrix: null }).kernel, "tile");
 });
 
@@ -268,13 +277,14 @@ const shapes = [
   [70, 5, 140_000],
 ] as const;
 
-for (const storage of ["f16", "int8", "int4"] as const) {
+for (const storage of ["f32", "f16", "int8", "int4"] as const) {
   for (const orientation of ["A B^T", "A B"] as const) {
     for (const [i, shape] of (matrix ? shapes : []).entries()) {
       const c: ProductCase = {
         shape,
         orientation,
         storage,
+        half: storage === "f32",
         bias: i % 2 === 0,
         residual: i % 3 === 0,
         accumulate: i % 4 === 1,
@@ -292,6 +302,36 @@ for (const storage of ["f16", "int8", "int4"] as const) {
         assert.equal(actual.filter(between), Float32Array.from(expected.filter(between)));
       });
     }
+  }
+}
+
+const gradients = [
+  [1, 1, 32],
+  [9, 7, 33],
+  [72, 40, 64],
+  [131, 65, 197],
+  // In parts: 2 and 8 of them.
+  [36, 129, 700],
+  [5, 6, 2100],
+] as const;
+
+for (const [i, shape] of (matrix ? gradients : []).entries()) {
+  for (const margin of [0, 3]) {
+    const c: ProductCase = {
+      shape,
+      orientation: "A^T B",
+      half: true,
+      accumulate: i % 2 === 1,
+      magnitude: i % 3 === 0 ? 1e-12 : 1,
+      margin,
+    };
+    t(`weight gradient: ${describeProduct(c)}`, async () => {
+      const { actual, expected } = await runMatrix(c, true);
+      assertClose("C, against its own roundings", actual, expected, KERNEL_F32);
+      const plain = await runMatrix(c, false);
+      assertClose("C", plain.actual, plain.expected, STORAGE.f16.kernel);
+      assert.equal(plain.actual, actual, "repeats to the bit");
+    });
   }
 }
 
@@ -320,7 +360,18 @@ if (matrix) {
         { ...kernels.product_matrix, name: `product_matrix without barrier ${removed}`, source },
         {
           bindings: { a: rows, weights: weight, scales, bias: scales, residual: scales, c },
-          params: { m, n, k, words: rows.shape[1], ldb: k, ldc: n, c_offset: 0, added: 0 },
+          params: {
+            m,
+            n,
+            k,
+            words: rows.shape[1],
+            ldb: k,
+            ldc: n,
+            c_offset: 0,
+            added: 0,
+            depth: k,
+            split_stride: 0,
+          },
           overrides: { TRANSPOSE_B: true },
           workgroups: [Math.ceil(n / (8 * matrix.columns)), Math.ceil(m / (8 * matrix.rows))],
         },

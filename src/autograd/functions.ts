@@ -48,14 +48,15 @@ function accumulates(parameter: Parameter): boolean {
   return adds;
 }
 
-/** y = x W^T + b. x [M, K], W [N, K], b [N] or null. */
+/** y = x W^T + b. x [M, K], W [N, K], b [N] or null; on tensor cores where the parameters' `half` allows it. */
 export function linear(tape: Tape, x: Variable, weight: Parameter, bias: Parameter | null): Variable {
   const { step } = tape;
-  const y = linearOp(step, x.value, weight.value, bias?.value ?? null);
+  const { half } = weight;
+  const y = linearOp(step, x.value, weight.value, bias?.value ?? null, { half });
   return tape.result(y, [x, Tape.TRAINABLE], [], (dy) => {
-    linearWeightGradient(step, dy, x.value, weight.grad, accumulates(weight));
+    linearWeightGradient(step, dy, x.value, weight.grad, accumulates(weight), half);
     if (bias) columnSum(step, dy, bias.grad, accumulates(bias));
-    if (x.needsGrad) tape.give(x, linearInputGradient(step, dy, weight.value));
+    if (x.needsGrad) tape.give(x, linearInputGradient(step, dy, weight.value, { half }));
   });
 }
 

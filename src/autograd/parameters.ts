@@ -28,6 +28,8 @@ export class Parameter {
   constructor(
     readonly components: readonly Component[],
     readonly shape: readonly number[],
+    /** Products with it, and its gradient, may round their operands to f16, as tensor cores multiply them. */
+    readonly half: boolean,
   ) {}
 
   /** Number of elements. */
@@ -52,6 +54,9 @@ export class Parameters {
   values!: Tensor;
   gradients!: Tensor;
 
+  /** `half`: see Parameter. */
+  constructor(private readonly half = false) {}
+
   /** Declares a parameter of one component. */
   declare(name: string, shape: readonly number[], initial: Initial): Parameter {
     return this.declareStacked([{ name, shape, initial }]);
@@ -66,7 +71,7 @@ export class Parameters {
     const [first] = components;
     const rows = components.reduce((sum, c) => sum + (c.shape[0] ?? 1), 0);
     const shape = components.length === 1 ? first.shape : [rows, ...first.shape.slice(1)];
-    const parameter = new Parameter(components, shape);
+    const parameter = new Parameter(components, shape, this.half);
     this.list.push(parameter);
     this.starts.push(this.elements);
     this.elements += Math.ceil(parameter.size / ALIGNMENT) * ALIGNMENT;

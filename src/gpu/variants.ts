@@ -140,7 +140,7 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   attention_shared_dkv: shared,
   product: stored,
   product_matrix: tensorCores.flatMap((matrix) =>
-    (["f16", "int8", "int4"] as const).map((dtype) => onMatrices(matrix, dtype)),
+    (["f32", "f16", "int8", "int4"] as const).map((dtype) => onMatrices(matrix, dtype)),
   ),
   limits_matrix: tensorCores.map((matrix) => onMatrices(matrix)),
   product_large: stored,

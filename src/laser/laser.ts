@@ -43,6 +43,8 @@ export interface LaserSizes {
   readonly suffixTokens: number;
   /** Whether a trainable linear layer, d to d, follows the language model's output. */
   readonly projection: boolean;
+  /** How trained layers multiply where there are tensor cores; f32 when missing. */
+  readonly products?: "f32" | "f16";
 }
 
 /** Temperature, lambda and scope: the numbers of Eq. 6 and Eq. 10. */
@@ -108,7 +110,7 @@ export function declareLaser(
 }
 
 export class Laser {
-  readonly parameters = new Parameters();
+  readonly parameters: Parameters;
   private readonly parts: LaserParts;
   private readonly suffix: Suffix;
 
@@ -118,6 +120,7 @@ export class Laser {
     private readonly collaborative: Collaborative,
     collaborativeWidth: number,
   ) {
+    this.parameters = new Parameters(sizes.products === "f16");
     this.parts = declareLaser(this.parameters, sizes, backbone.hiddenSize, collaborativeWidth);
     this.suffix = this.parts.suffix
       ? { kind: "virtual", parameter: this.parts.suffix }

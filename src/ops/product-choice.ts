@@ -12,7 +12,7 @@ import { sharingLanes } from "../gpu/variants.ts";
  * | software, L = 8 or 16                     | else                            | product_strided.wgsl  | 32 x 4 L      |
  * | software, L = 4                           | else                            | product_registers.wgsl| 8 x 64        |
  * | tensor cores (Gpu.subgroupMatrix)         | 32 rows or more, B in f16 or    | product_matrix.wgsl   | 128 x 128     |
- * |                                           | fewer bits, A as it is          |                       |               |
+ * |                                           | fewer bits, or `half`           |                       |               |
  * | any other                                 | 128 tiles of it, or more        | product_large.wgsl    | 128 x 128     |
  * |                                           | else                            | product.wgsl          | 64 x 64       |
  *
@@ -22,13 +22,14 @@ import { sharingLanes } from "../gpu/variants.ts";
  * barrier costs more there than the loads it saves.
  *
  * Tensor cores multiply f16: they serve the frozen language model, whose weights are stored so. What is trained (weights in
- * f32, and their gradients) keeps f32 products. `--weights f32` keeps them everywhere.
+ * f32, and their gradients) keeps f32 products, unless `half` allows f16 (`--products f16`, forward, input and weight
+ * gradient). `--weights f32` keeps the frozen model in f32.
  */
 export type ProductChoice =
   | { readonly kernel: "rows"; readonly lanes: 4 | 8 | 16; readonly rows: 8 | 32 }
   | { readonly kernel: "columns" | "strided"; readonly lanes: 4 | 8 | 16; readonly splits: number }
   | { readonly kernel: "tile" | "large" | "registers"; readonly splits: number }
-  | { readonly kernel: "matrix"; readonly matrix: SubgroupMatrix };
+  | { readonly kernel: "matrix"; readonly matrix: SubgroupMatrix; readonly splits: number };
 
 /** What the choice depends on: a Step, or a Gpu. */
 export interface ProductAdapter {
@@ -46,6 +47,8 @@ export interface ProductTraits {
   readonly groupsOfFour: boolean;
   /** Storage of B. */
   readonly stored: DType;
+  /** Whether operands in f32 may be rounded to f16. */
+  readonly half?: boolean;
 }
 
 /** Workgroups that keep a software adapter's cores busy to the end. */
@@ -60,16 +63,24 @@ const LEAST_MATRIX_ROWS = 32;
 
 /** The kernel for a product on an adapter. */
 export function chooseProduct(
-  { m, n, k, transposeA, groupsOfFour, stored }: ProductTraits,
+  { m, n, k, transposeA, groupsOfFour, stored, half = false }: ProductTraits,
   { sharedSubgroup, subgroupMatrix }: ProductAdapter,
 ): ProductChoice {
-  if (subgroupMatrix && stored !== "f32" && !transposeA && m >= LEAST_MATRIX_ROWS)
-    return { kernel: "matrix", matrix: subgroupMatrix };
   // Only weight gradients have reductions (over the tokens) much longer than their output is large.
   const splits = (tileRows: number, tileColumns: number, wanted: number) => {
     const tiles = Math.ceil(m / tileRows) * Math.ceil(n / tileColumns);
     return transposeA ? Math.max(1, Math.min(Math.ceil(wanted / tiles), Math.floor(k / LEAST_DEPTH))) : 1;
   };
+  // The rows that tokens are: of C, or summed over.
+  const tokens = transposeA ? k : m;
+  if (subgroupMatrix && (half || stored !== "f32") && tokens >= LEAST_MATRIX_ROWS) {
+    const { rows, columns } = subgroupMatrix;
+    return {
+      kernel: "matrix",
+      matrix: subgroupMatrix,
+      splits: splits(8 * rows, 8 * columns, GPU_WORKGROUPS),
+    };
+  }
   if (sharedSubgroup === 0) {
     const large = Math.ceil(m / 128) * Math.ceil(n / 128) >= GPU_WORKGROUPS;
     return large

@@ -4,8 +4,13 @@ import type { SubgroupMatrix } from "../gpu/subgroup-matrix.ts";
 import { rowBytes, type Tensor } from "../gpu/tensor.ts";
 import { variantOf } from "../gpu/variant.ts";
 import { onMatrices } from "../gpu/variants.ts";
+import { packColumns } from "./pack-columns.ts";
 import { packRows, type RowSource } from "./pack-rows.ts";
 import type { ProductShape } from "./product.ts";
+import { sumSlabs } from "./slab-sum.ts";
+
+/** Elements along K that the kernel takes at a time. */
+const STEP = 32;
 
 /** Packed rows that are held at once: packing all of a long batch would cost hundreds of MiB. */
 const MOST_PACKED_BYTES = 2 ** 24;
@@ -31,9 +36,9 @@ export interface MatrixEpilogue {
 }
 
 /**
- * C = A B (+ bias) (+ residual) (+ C) on tensor cores: A is packed to f16 with a power of two a row, B (f16, int8, int4)
- * multiplied as f16, and summed in f32; rows in bands of at most 16 MiB packed. An element of C differs from the f32
- * product's by at most about 2^-11 (A's rounding; with int8 and int4 once more, B's) of sum_k |A| |B|.
+ * C = A B (+ bias) (+ residual) (+ C) on tensor cores: A is packed to f16 with a power of two a row, B multiplied as f16,
+ * and summed in f32; rows in bands of at most 16 MiB packed. An element of C differs from the f32 product's by at most about
+ * 2^-11 (A's rounding; unless B is stored in f16, once more, B's) of sum_k |A| |B|.
  */
 export function productOnMatrices(
   step: Step,
@@ -72,6 +77,8 @@ export function productOnMatrices(
         ldc,
         c_offset: cOffset + first * ldc,
         added,
+        depth: k,
+        split_stride: 0,
       },
       overrides,
       workgroups: [Math.ceil(n / (8 * matrix.columns)), Math.ceil(rows / (8 * matrix.rows))],
@@ -80,4 +87,50 @@ export function productOnMatrices(
     step.free(packed);
     step.free(scales);
   }
+}
+
+/**
+ * C [M, N] = A^T B (+ C) on tensor cores, of A [K, M] with rows of lda from element aOffset on and B [K, N] in f32: a weight
+ * gradient. A's columns are packed to f16 with a power of two each, B's elements rounded to f16 as they are (beyond 65504
+ * they make C infinite or NaN). The sum over K is made in `splits` parts, added in order.
+ */
+export function transposedProductOnMatrices(
+  step: Step,
+  a: Tensor,
+  b: Tensor,
+  c: Tensor,
+  { m, n, k }: ProductShape,
+  { lda, aOffset, ldb, ldc, cOffset }: Record<"lda" | "aOffset" | "ldb" | "ldc" | "cOffset", number>,
+  { matrix, splits: wanted }: { readonly matrix: SubgroupMatrix; readonly splits: number },
+  accumulate: boolean,
+): void {
+  const { packed, scales } = packColumns(step, a, { rows: k, columns: m, lda, offset: aOffset });
+  // Parts end where a step of the kernel does; they lie beside each other, so C must be without gaps.
+  const whole = ldc !== n || cOffset !== 0;
+  const depth = whole ? k : Math.ceil(k / wanted / STEP) * STEP;
+  const splits = Math.max(1, Math.ceil(k / depth));
+  const out = splits === 1 ? c : step.tensor([splits, m, n]);
+  step.run(variantOf(kernels.product_matrix, onMatrices(matrix, b.dtype)), {
+    bindings: { a: packed, weights: b, scales, bias: scales, residual: scales, c: out },
+    params: {
+      m,
+      n,
+      k,
+      words: packed.shape[1],
+      ldb,
+      ldc,
+      c_offset: cOffset,
+      added: accumulate && splits === 1 ? 4 : 0,
+      depth,
+      split_stride: m * n,
+    },
+    overrides: { TRANSPOSE_B: false, GROUPED: ldb % 4 === 0 && n % 4 === 0 },
+    workgroups: [Math.ceil(n / (8 * matrix.columns)), Math.ceil(m / (8 * matrix.rows)), splits],
+    cost: { flops: 2 * m * n * k, bytes: packed.bytes + 4 * (k * n + splits * m * n) },
+  });
+  step.free(packed);
+  step.free(scales);
+  if (out === c) return;
+  sumSlabs(step, out, c, accumulate);
+  step.free(out);
 }

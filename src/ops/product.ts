@@ -4,7 +4,7 @@ import { rowBytes, type Tensor } from "../gpu/tensor.ts";
 import { variantOf, withWeights } from "../gpu/variant.ts";
 import { sharing } from "../gpu/variants.ts";
 import { chooseProduct, type ProductChoice } from "./product-choice.ts";
-import { productOnMatrices } from "./product-matrix.ts";
+import { productOnMatrices, transposedProductOnMatrices } from "./product-matrix.ts";
 import { sumSlabs } from "./slab-sum.ts";
 
 export interface ProductShape {
@@ -31,6 +31,8 @@ export interface ProductOptions {
   /** First element of A and of C (and residual) inside their tensors. */
   readonly aOffset?: number;
   readonly cOffset?: number;
+  /** Operands in f32 may be rounded to f16, as tensor cores multiply them. */
+  readonly half?: boolean;
   /** The kernel, where not product-choice.ts should say it: for tests and benchmarks of one version. */
   readonly choice?: ProductChoice;
 }
@@ -81,6 +83,7 @@ export function product(
         transposeA,
         groupsOfFour: grouped.every((extent) => extent % 4 === 0),
         stored: b.dtype,
+        half: options.half,
       },
       step,
     );
@@ -92,6 +95,11 @@ export function product(
   // The bits of the kernels' constants BIAS, RESIDUAL and ACCUMULATE.
   const added = (bias ? 1 : 0) | (residual ? 2 : 0);
   const epilogue = { bias: bias ?? a, residual: residual ?? a };
+  if (choice.kernel === "matrix" && transposeA) {
+    const layout = { lda, aOffset, ldb, ldc, cOffset };
+    transposedProductOnMatrices(step, a, b, c, { m, n, k }, layout, choice, accumulate);
+    return;
+  }
   if (choice.kernel === "matrix") {
     const source = { form: "plain", a, lda, offset: aOffset } as const;
     const layout = { ldb, ldc, cOffset, transposeB };

@@ -35,6 +35,11 @@ export const FIELDS = {
     WEIGHT_STORAGES,
     "storage of the frozen backbone's linear weights in GPU memory; all but f32 multiply f16 on tensor cores where there are any",
   ),
+  products: choice(
+    "f32",
+    ["f32", "f16"],
+    "what trained linear layers multiply where there are tensor cores: f32 does without them, f16 is mixed precision (f32 weights, sums and updates)",
+  ),
 
   prefix: choice(
     "mformer",
