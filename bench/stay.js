@@ -34,7 +34,8 @@ const TEN_MINUTES = 600_000;
 const TESTS = [
   "product",
   "attention",
-  "pack-heads",
+  "pack-",
+  "mixed-precision",
   "item-set",
   "norm",
   "rope",

@@ -2,7 +2,7 @@
 # Unpacks Mesa's lavapipe from Debian 13's backports, with the libraries it needs, into a folder, and writes FOLDER/node:
 # a Node that runs on it. That lavapipe has subgroup matrices, which the one of Debian 12 has not. Nothing is installed,
 # no root is needed. x64 only. Usage:
-#   test/newer-lavapipe.sh FOLDER && LASER_TEST_NODE=FOLDER/node node test/run.mjs product-matrix attention-matrix compare-models
+#   test/newer-lavapipe.sh FOLDER && LASER_TEST_NODE=FOLDER/node node test/run.mjs product-matrix attention-matrix mixed-precision compare-models
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: test/newer-lavapipe.sh FOLDER" >&2; exit 1; }
 mkdir -p "$1"

@@ -92,6 +92,11 @@ const CASES: Readonly<Record<string, Case>> = {
   layer_norm_gradient: { groups: 2, params: { rows: 2, width: 70, lanes: 64 } },
   rms_norm_forward: { groups: 2, params: { rows: 2, width: 70, eps: 1e-5, lanes: 64 } },
   rms_norm_gradient: { groups: 2, params: { rows: 2, width: 70, lanes: 64 } },
+  pack_columns: {
+    groups: 1,
+    params: { rows: 6, columns: 5, lda: 5, a_offset: 0, words: 16, bands: 3 },
+    indexes: { peaks: [0] },
+  },
   product: { groups: 1, params: PRODUCT },
   product_large: { groups: 1, params: PRODUCT },
   router: { groups: 2, params: { batch: 2, width: 6, experts: 4, chosen: 2 }, indexes: cu },
