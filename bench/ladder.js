@@ -104,22 +104,35 @@ async function products([m, n, k]) {
   };
   const flops = 2 * m * n * k;
   const name = `M ${m}, W [${n} x ${k}]`;
+  const matrix = gpu.offeredMatrix;
+  const half = (a, b, shape, options) =>
+    withMatrix(matrix, (step) => {
+      const c = step.tensor([shape.m, shape.n]);
+      product(step, a, b, c, shape, { ...options, half: true });
+      return c;
+    });
   const versions = (a, b, shape, options) => [
     ["product_naive", own, naive(a, b, shape, options)],
     ...PRODUCTS.map(([what, subgroup, kernel]) => [what, subgroup, by(kernel, a, b, shape, options)]),
+    // Below 32 tokens the choice is another.
+    ...(matrix && m >= 32
+      ? [["product_matrix, mixed precision (tensor cores)", own, half(a, b, shape, options), true]]
+      : []),
   ];
-  await ladder(`y = x W^T, ${name}`, flops, versions(tx, tw, { m, n, k }, { transposeB: true }), m * n, (i) =>
+  const rung = (work, shape, options, a, b, reference) => {
+    // Tensor cores round both operands to 11 bits.
+    const tolerance = matrix ? Math.max(1e-3, 2 ** -11 * Math.sqrt(shape.k)) : 1e-3;
+    const made = versions(a, b, shape, options);
+    return ladder(`${work}, ${name}`, flops, made, shape.m * shape.n, reference, tolerance);
+  };
+  await rung("y = x W^T", { m, n, k }, { transposeB: true }, tx, tw, (i) =>
     dot(k, (l) => x[Math.floor(i / n) * k + l] * w[(i % n) * k + l]),
   );
-  await ladder(`dx = dy W, ${name}`, flops, versions(tdy, tw, { m, n: k, k: n }, {}), m * k, (i) =>
+  await rung("dx = dy W", { m, n: k, k: n }, {}, tdy, tw, (i) =>
     dot(n, (l) => dy[Math.floor(i / k) * n + l] * w[l * k + (i % k)]),
   );
-  await ladder(
-    `dW = dy^T x, ${name}`,
-    flops,
-    versions(tdy, tx, { m: n, n: k, k: m }, { transposeA: true }),
-    n * k,
-    (i) => dot(m, (l) => dy[l * n + Math.floor(i / k)] * x[l * k + (i % k)]),
+  await rung("dW = dy^T x", { m: n, n: k, k: m }, { transposeA: true }, tdy, tx, (i) =>
+    dot(m, (l) => dy[l * n + Math.floor(i / k)] * x[l * k + (i % k)]),
   );
   for (const tensor of [tx, tw, tdy]) gpu.release(tensor);
 }
