@@ -4,7 +4,7 @@
 //
 // as attention_delta.wgsl, and the largest magnitude of do, by which its f16 are scaled.
 // Shapes: do, o [T, heads x head_size]; lse [T, heads]; stats [T, heads] groups of four; count = T x heads.
-// Who calls it: ops/attend.ts, before attention_matrix_dq and attention_matrix_dkv.
+// Who calls it: ops/attend-matrix.ts, before attention_matrix_dq and attention_matrix_dkv.
 // Tiling: one lane a row and head; reads 2 head_size floats and writes 4, so it is bound by memory.
 requires immediate_address_space;
 

@@ -3,8 +3,8 @@
 // The pair is (i, i + R/2) of the head's elements, or (2i, 2i + 1) when INTERLEAVED; elements from R on stay.
 // Shapes: x [T, stride], of which `heads` heads of `head_size` start at element `offset` of each row; angles [T, R/2, 2] from
 // rope_angles.wgsl. T = rows, pairs = R/2.
-// Who calls it: ops/rope.ts, rope (its gradient is the inverse rotation). For tensor cores pack_heads.wgsl rotates, and
-// pack_rows.wgsl back.
+// Who calls it: ops/rope.ts, rope (its gradient is the inverse rotation), for shapes that are not groups of four
+// (rope_grouped.wgsl). For tensor cores pack_heads.wgsl rotates, and pack_rows.wgsl back.
 // Tiling: a lane owns one pair of one row, reads its angle once and rotates that pair in every head.
 requires immediate_address_space;
 

@@ -54,6 +54,8 @@ t("the inverse rotation is the gradient of the reference", () => {
 const cases: [number[], number, Omit<RopeOptions, "layout" | "inverse">][] = [
   [[0, 0], 0, { heads: 1, headSize: 2, stride: 2, offset: 0, frequencies: rotaryFrequencies(2, 10000) }],
   [[1], 0, { heads: 1, headSize: 2, stride: 2, offset: 0, frequencies: rotaryFrequencies(2, 10000) }],
+  // Two pairs: a group when they lie side by side, none when not.
+  [[3], 5, { heads: 2, headSize: 8, stride: 24, offset: 4, frequencies: rotaryFrequencies(4, 10000) }],
   [[7, 1, 30], 0, { heads: 3, headSize: 8, stride: 40, offset: 8, frequencies: rotaryFrequencies(8, 10000) }],
   [
     [5, 67],

@@ -85,11 +85,16 @@ export function rope(step: Step, x: Tensor, positions: Tensor, options: RopeOpti
     );
   }
   const rows = positions.size;
-  step.run(kernels.rope, {
+  const interleaved = layout === "interleaved";
+  // Pairs that a lane takes at a time: those of two groups of four elements, or of one when a pair lies side by side.
+  const together = interleaved ? 2 : 4;
+  const grouped = pairs % together === 0 && [headSize, stride, offset].every((extent) => extent % 4 === 0);
+  const [kernel, unit, perLane] = grouped ? [kernels.rope_grouped, 4, together] : [kernels.rope, 1, 1];
+  step.run(kernel, {
     bindings: { angles: ropeAngles(step, positions, frequencies), x },
-    params: { rows, pairs, heads, head_size: headSize, stride, offset },
-    overrides: { INTERLEAVED: layout === "interleaved", INVERSE: inverse },
-    workgroups: gridOf(Math.ceil((rows * pairs) / 64)),
+    params: { rows, pairs, heads, head_size: headSize / unit, stride: stride / unit, offset: offset / unit },
+    overrides: { INTERLEAVED: interleaved, INVERSE: inverse },
+    workgroups: gridOf(Math.ceil((rows * pairs) / (64 * perLane))),
     cost: { flops: 6 * rows * pairs * heads, bytes: 16 * rows * pairs * heads },
   });
 }
