@@ -2,12 +2,12 @@
 //
 // The same work by every version of a kernel family that this adapter can run, from the naive one to the fastest, each
 // checked against the first before it is timed (which is itself checked against float64 in a few places). The project
-// takes the version that src/ops/product-choice.ts and src/ops/attend.ts name for the adapter; here each is asked for.
+// takes the version that src/ops/product-choice.ts, src/ops/attend.ts and src/llm/decoder-attention.ts name for the adapter; here each is asked for.
 // The pages of docs/kernels keep the figures.
 import { laser, noise, open, quick } from "./harness.js";
 
 const { chooseProduct, crossAttention, crossEntropy, linear } = laser;
-const { attendHeads, attendHeadsGradient, matrixLayoutOf, packHeads } = laser;
+const { attendHeads, attendHeadsGradient, headLayoutOf, packHeads } = laser;
 const { packed, product, productNaive, selfAttention, selfAttentionGradient } = laser;
 
 const bench = await open("Ladders: every version of a kernel on the same work, f32");
@@ -44,6 +44,9 @@ const withMatrix = (matrix, record) => (step) => {
   }
 };
 
+/** Largest error of an element in f32, of sums of numbers up to 1. */
+const F32_TOLERANCE = 1e-3;
+
 /** What a recording computes. */
 async function values(record) {
   const step = gpu.step("check");
@@ -54,12 +57,14 @@ async function values(record) {
 
 /**
  * Times each version of one piece of work. `reference(i)` is element i of the result in float64; without it the versions
- * are held against the first (gradients, whose forward pass was held against float64).
+ * are held against the first (gradients, whose forward pass was held against float64). `rounded` is the tolerance of versions
+ * that round what they multiply to f16.
  */
-async function ladder(work, flops, versions, size, reference, tolerance = 1e-3) {
+async function ladder(work, flops, versions, size, reference, rounded = F32_TOLERANCE) {
   let first;
   for (const [name, subgroup, record, matrices = false] of versions) {
     const run = (step) => as(subgroup, () => record(step));
+    const tolerance = matrices ? rounded : F32_TOLERANCE;
     const found = await values(run);
     for (let probe = 0; probe < 16 && reference; probe++) {
       const i = (probe * 7919) % size;
@@ -120,10 +125,10 @@ async function products([m, n, k]) {
       : []),
   ];
   const rung = (work, shape, options, a, b, reference) => {
-    // Tensor cores round both operands to 11 bits.
-    const tolerance = matrix ? Math.max(1e-3, 2 ** -11 * Math.sqrt(shape.k)) : 1e-3;
     const made = versions(a, b, shape, options);
-    return ladder(`${work}, ${name}`, flops, made, shape.m * shape.n, reference, tolerance);
+    // Tensor cores round both operands to 11 bits.
+    const rounded = 2 ** -11 * Math.sqrt(shape.k);
+    return ladder(`${work}, ${name}`, flops, made, shape.m * shape.n, reference, rounded);
   };
   await rung("y = x W^T", { m, n, k }, { transposeB: true }, tx, tw, (i) =>
     dot(k, (l) => x[Math.floor(i / n) * k + l] * w[(i % n) * k + l]),
@@ -139,7 +144,8 @@ async function products([m, n, k]) {
 
 /** Frozen weights in f16: tensor cores multiply them where there are any, and round the rows of x to f16. */
 async function frozenProduct([m, n, k]) {
-  const [x, w] = [noise(m * k, 1), noise(n * k, 2)];
+  const x = noise(m * k, 1);
+  const w = noise(n * k, 2).map((value) => laser.halfToFloat(laser.floatToHalf(value)));
   const tx = gpu.parameter([m, k], "f32", x);
   const tw = gpu.parameter([n, k], "f16", laser.packWeights(w, k, "f16"));
   const shape = { m, n, k };
@@ -163,7 +169,7 @@ async function frozenProduct([m, n, k]) {
       for (let l = 0; l < k; l++) sum += x[Math.floor(i / n) * k + l] * w[(i % n) * k + l];
       return sum;
     },
-    // Both operands rounded to 11 bits.
+    // x rounded to 11 bits.
     2 ** -11 * Math.sqrt(k),
   );
   for (const tensor of [tx, tw]) gpu.release(tensor);
@@ -178,7 +184,7 @@ async function attention(length, heads, headSize) {
   const inputs = { q: columns(0), k: columns(width), v: columns(2 * width) };
   const shape = { heads, keyValueHeads: heads, headSize, causal: true };
   // Tensor cores: packing the heads belongs to the time.
-  const halves = (step) => packHeads(step, inputs, length, shape, matrixLayoutOf(step, headSize), null);
+  const halves = (step) => packHeads(step, inputs, length, shape, headLayoutOf(step, headSize), null);
   const forward = (half) => (step) =>
     half
       ? attendHeads(step, halves(step), packed(step, [length]), true).o
@@ -207,8 +213,8 @@ async function attention(length, heads, headSize) {
       : []),
   ];
   // Tensor cores round queries, keys, values and probabilities to 11 bits.
-  const tolerance = matrix ? 2 ** -8 : 1e-3;
-  await ladder(name, 2 * pairs, versions(forward), length * width, reference, tolerance);
+  const rounded = 2 ** -8;
+  await ladder(name, 2 * pairs, versions(forward), length * width, reference, rounded);
   const both = (half) => (step) => {
     const sequences = packed(step, [length]);
     const packedHeads = half ? halves(step) : null;
@@ -223,7 +229,7 @@ async function attention(length, heads, headSize) {
     else selfAttentionGradient(step, o, o, lse, inputs, sequences, shape, into);
     return gradient;
   };
-  await ladder(`${name}, and backward`, 9 * pairs, versions(both), length * stride, null, tolerance);
+  await ladder(`${name}, and backward`, 9 * pairs, versions(both), length * stride, null, rounded);
   gpu.release(qkv);
 }
 

@@ -7,7 +7,7 @@
 //   SWIGLU           silu(a[m, k]) * a[m, K + k]                  a is gate | up, as swiglu.wgsl
 //   GELU             a[m, k] * Phi(a[m, k])                       with tanh, as gelu.wgsl
 //   SWIGLU_GRADIENT, GELU_GRADIENT   the gradient at a, b being that at the result (swiglu_gradient.wgsl, gelu_gradient.wgsl)
-//   TURNED_BACK      R_m^-1 a[m, k] in the heads of the first `turned` elements, b being angles: as rope.wgsl with INVERSE
+//   TURNED_BACK      R_m^-1 a[m, k] in the heads of the first turned_width elements, b being angles: rope.wgsl, INVERSE
 // Shapes: a has rows of lda elements, from element a_offset on; x is [rows, width]; packed [rows, words] u32, two f16 to a
 // word, the first in the lower half, zero past `width`, words a multiple of 16; scales [rows]. b and bias are [width], or b
 // is a gradient [R, width or width / 2], or angles [R, pairs, 2]; mean and rstd are [R], kept for the norms' gradients. These rows are those from
@@ -34,7 +34,7 @@ override INTERLEAVED: bool = false;
 
 struct Params {
   width: u32, lda: u32, a_offset: u32, words: u32, rows: u32, first: u32, eps: f32,
-  turned: u32, head_size: u32, pairs: u32,
+  turned_width: u32, head_size: u32, pairs: u32,
 }
 
 var<immediate> params: Params;
@@ -102,7 +102,7 @@ fn element(row: u32, start: u32, k: u32, average: f32, scale: f32) -> f32 {
   }
   if (FORM == TURNED_BACK) {
     let d = k % params.head_size;
-    if (k >= params.turned || d >= 2u * params.pairs) { return a[start + k]; }
+    if (k >= params.turned_width || d >= 2u * params.pairs) { return a[start + k]; }
     let pair = select(d % params.pairs, d / 2u, INTERLEAVED);
     let first = select(d < params.pairs, d % 2u == 0u, INTERLEAVED);
     let distance = select(params.pairs, 1u, INTERLEAVED);

@@ -1,7 +1,7 @@
 // product_sum: c[i] = sum_z partials[z, i], z in order  (+ c[i] when ACCUMULATE): the end of a product whose reduction was
 // split into `splits` parts.
 // Shapes: partials [splits, size], c [size].
-// Who calls it: ops/product.ts.
+// Who calls it: ops/slab-sum.ts, for products on and off tensor cores and the gradients of the item set.
 // Tiling: a lane an element, neighbouring lanes read neighbouring elements; `size` is small (that is why it was split).
 requires immediate_address_space;
 

@@ -2,7 +2,7 @@
 //   (a, b) <- (a cos - b sin, a sin + b cos)   of angles[t, i];  the other way round when INVERSE.
 // Shapes: as rope.wgsl; head_size, stride and offset are counted in groups of four elements, and the pairs of a head come in
 // groups of four, or of two when INTERLEAVED.
-// Who calls it: ops/rope.ts, rope, for every model met so far; rope.wgsl takes the other shapes.
+// Who calls it: ops/rope.ts, rope, for every published backbone; rope.wgsl takes the other shapes.
 // Tiling: a lane owns two groups of one row (four pairs; two when INTERLEAVED, in one group), reads their angles once and
 // rotates them in every head. On software adapters, where a load counts, not a byte, that halves the time.
 requires immediate_address_space;

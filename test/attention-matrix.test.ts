@@ -1,18 +1,23 @@
 /**
  * Attention on tensor cores: on a GPU with subgroup matrices, or Mesa's lavapipe from 25.2 on (test/newer-lavapipe.sh).
  */
+import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { kernels } from "../src/gpu/kernels.generated.ts";
 import { matrixAttention } from "../src/gpu/variants.ts";
+import { loadDecoder } from "../src/llm/load.ts";
+import { writeRandomCheckpoint } from "../src/llm/random-checkpoint.ts";
 import { attendHeads, attendHeadsGradient } from "../src/ops/attend-matrix.ts";
-import { type SelfAttentionShape, selfAttention } from "../src/ops/attention.ts";
-import { matrixLayoutOf, packHeads } from "../src/ops/pack-heads.ts";
+import type { SelfAttentionShape } from "../src/ops/attention.ts";
+import { headLayoutOf, packHeads } from "../src/ops/pack-heads.ts";
 import { packed } from "../src/ops/packed.ts";
 import { attentionReference, sequences } from "./attention-reference.ts";
 import { assertClose, noise } from "./close.ts";
+import { ids, runDecoder } from "./decoder-case.ts";
 import { openTestGpu } from "./gpu.ts";
-import { KERNEL_F32, STORAGE } from "./tolerances.ts";
+import { temporaryFolder } from "./temporary.ts";
+import { STORAGE } from "./tolerances.ts";
 
 const t = suite("attention on tensor cores");
 const gpu = await openTestGpu();
@@ -60,7 +65,7 @@ async function run({ lengths, magnitude = 1, gradient = 1, ...shape }: Case) {
   const part = (offset: number) => ({ tensor, offset, stride });
   const inputs = { q: part(0), k: part(heads * headSize), v: part((heads + keyValueHeads) * headSize) };
   const lengthsOf = packed(step, lengths);
-  const layout = matrixLayoutOf(step, headSize);
+  const layout = headLayoutOf(step, headSize);
   if (!layout) throw new Error(`no layout for heads of ${headSize}`);
   const packedHeads = packHeads(step, inputs, rows, shape, layout, null);
   const { o, lse } = attendHeads(step, packedHeads, lengthsOf, shape.causal);
@@ -140,32 +145,58 @@ if (matrix) {
   });
 }
 
-t("attention of what trains stays f32 where there are tensor cores", async () => {
-  const step = gpu.step("f32");
-  const [rows, heads, headSize] = [43, 2, 32];
-  const stride = heads * headSize;
-  const [q, k, v] = [1, 2, 3].map((seed) => noise(rows * stride, seed));
-  const part = (values: Float32Array<ArrayBuffer>) => ({
-    tensor: step.upload(values, [rows, stride]),
-    offset: 0,
-    stride,
+const LLAMA = {
+  architectures: ["LlamaForCausalLM"],
+  hidden_size: 64,
+  intermediate_size: 48,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  vocab_size: 50,
+};
+/** Heads that tensor cores take: whole heads rotated in halves, half of a head in neighbours, none, normalised ones. */
+const BACKBONES: Readonly<Record<string, Record<string, unknown>>> = {
+  llama: LLAMA,
+  chatglm2: {
+    architectures: ["ChatGLMModel"],
+    hidden_size: 64,
+    ffn_hidden_size: 48,
+    num_layers: 2,
+    num_attention_heads: 2,
+    kv_channels: 32,
+    multi_query_attention: true,
+    multi_query_group_num: 1,
+    add_qkv_bias: true,
+    padded_vocab_size: 50,
+    seq_length: 64,
+  },
+  gpt2: {
+    architectures: ["GPT2LMHeadModel"],
+    n_embd: 64,
+    n_head: 4,
+    n_layer: 2,
+    n_positions: 64,
+    vocab_size: 50,
+  },
+  qwen3: { ...LLAMA, architectures: ["Qwen3ForCausalLM"], head_dim: 32 },
+};
+
+for (const [name, json] of matrix ? Object.entries(BACKBONES) : []) {
+  t(`a whole ${name} on tensor cores is the one without`, async () => {
+    const directory = join(temporaryFolder(), name);
+    await writeRandomCheckpoint(directory, json, { seed: 4, shardBytes: 2 ** 30 });
+    const decoder = await loadDecoder(gpu, directory, { weights: "f16" });
+    const texts = [1, 14, 30, 3, 1, 9].map((length) => ids(length, 50));
+    const on = await runDecoder(gpu, decoder, texts, [0, 1, 2, 3, 4, 5]);
+    gpu.subgroupMatrix = null;
+    const off = await runDecoder(gpu, decoder, texts, [0, 1, 2, 3, 4, 5]).finally(() => {
+      gpu.subgroupMatrix = matrix;
+    });
+    assertClose("hidden states", on.hidden, off.hidden, STORAGE.f16.model);
+    assertClose("gradients", on.gradients, off.gradients, STORAGE.f16.model);
+    assert.not.equal(on.hidden, off.hidden, "they are other kernels");
+    decoder.release(gpu);
   });
-  const shape = { heads, keyValueHeads: heads, headSize, causal: true };
-  const { o } = selfAttention(step, { q: part(q), k: part(k), v: part(v) }, packed(step, [40, 3]), shape);
-  const read = step.readFloats(o);
-  await step.submit();
-  const reference = attentionReference({
-    q,
-    k,
-    v,
-    dO: new Float32Array(rows * stride),
-    heads,
-    groups: heads,
-    h: headSize,
-    causal: true,
-    spans: sequences([40, 3]),
-  });
-  assertClose("o", await read, reference.o, KERNEL_F32);
-});
+}
 
 t.run();

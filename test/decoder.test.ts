@@ -4,15 +4,13 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { openSafetensors, type TensorToWrite, writeSafetensors } from "../src/files/safetensors.ts";
 import { UserError } from "../src/files/user-error.ts";
-import type { Gpu } from "../src/gpu/device.ts";
 import { ARCHITECTURES } from "../src/llm/architectures/table.ts";
-import type { Decoder } from "../src/llm/decoder.ts";
 import { everyWeight } from "../src/llm/decoder-weights.ts";
 import { loadDecoder } from "../src/llm/load.ts";
 import { promptBatch } from "../src/llm/prompt.ts";
 import { writeRandomCheckpoint } from "../src/llm/random-checkpoint.ts";
-import { gatherRows } from "../src/ops/embedding.ts";
-import { assertClose, noise } from "./close.ts";
+import { assertClose } from "./close.ts";
+import { type DecoderResult, ids, PREFIX, runDecoder, SUFFIX } from "./decoder-case.ts";
 import { openTestGpu } from "./gpu.ts";
 import { repositoryPath } from "./shared.ts";
 import { temporaryFolder } from "./temporary.ts";
@@ -25,45 +23,6 @@ const folder = temporaryFolder();
 
 const DUMPS = repositoryPath("test/reference/dumps");
 const TINY = readdirSync(DUMPS).filter((name) => !name.includes("."));
-const PREFIX = 2;
-const SUFFIX = 1;
-
-interface Result {
-  /** [B, d]. */
-  readonly hidden: Float32Array;
-  /** [B, PREFIX + SUFFIX, d]: the gradients at every sequence's virtual tokens. */
-  readonly gradients: Float32Array;
-}
-
-/** Forward and backward of some sequences in one packed call; sequence b's prefix and dh come from its key. */
-async function run(
-  on: Gpu,
-  decoder: Decoder,
-  texts: readonly Uint32Array[],
-  keys: number[],
-): Promise<Result> {
-  const d = decoder.hiddenSize;
-  const each = (size: number, seed: number) =>
-    Float32Array.from(keys.flatMap((key) => [...noise(size, 100 * key + seed)]));
-  const step = on.step("decoder");
-  const batch = promptBatch(step, texts, { prefix: PREFIX, sharedPrefix: false, suffix: SUFFIX });
-  const prefix = step.upload(each(PREFIX * d, 1), [texts.length * PREFIX, d]);
-  const suffix = step.upload(noise(SUFFIX * d, 2), [SUFFIX, d]);
-  const { hidden, saved } = decoder.forward(step, batch, prefix, suffix, true);
-  const dx = decoder.backward(step, saved!, step.upload(each(d, 3), [texts.length, d]));
-  const rows = [batch.prefixRows!, batch.outputRows!].map((rows) => gatherRows(step, dx, rows));
-  const reads = [hidden, ...rows].map((tensor) => step.readFloats(tensor));
-  await step.submit();
-  const [h, atPrefix, atSuffix] = await Promise.all(reads);
-  const gradients = texts.flatMap((_, b) => [
-    ...atPrefix.subarray(b * PREFIX * d, (b + 1) * PREFIX * d),
-    ...atSuffix.subarray(b * SUFFIX * d, (b + 1) * SUFFIX * d),
-  ]);
-  return { hidden: h, gradients: Float32Array.from(gradients) };
-}
-
-const ids = (length: number, vocabulary: number) =>
-  Uint32Array.from({ length }, (_, i) => (7 * i + 3) % vocabulary);
 
 t("every architecture has a tiny checkpoint", async () => {
   assert.ok(TINY.length >= ARCHITECTURES.length, TINY.join());
@@ -78,9 +37,9 @@ for (const name of TINY) {
         const d = decoder.hiddenSize;
         // Few and many rows: products choose their tiles by the number of rows, which must not show.
         const texts = [1, 14, 3, 1, 9, 13].map((length) => ids(length, decoder.config.vocabularySize));
-        const together = await run(gpu, decoder, texts, [0, 1, 2, 3, 4, 5]);
+        const together = await runDecoder(gpu, decoder, texts, [0, 1, 2, 3, 4, 5]);
         for (const [b, text] of texts.entries()) {
-          const alone = await run(gpu, decoder, [text], [b]);
+          const alone = await runDecoder(gpu, decoder, [text], [b]);
           const of = (values: Float32Array, rows: number) => values.slice(b * rows * d, (b + 1) * rows * d);
           assert.equal(of(together.hidden, 1), alone.hidden, `hidden state ${b}`);
           assert.equal(of(together.gradients, PREFIX + SUFFIX), alone.gradients, `gradients ${b}`);
@@ -101,7 +60,7 @@ t("a sequence longer than the model's positions is refused by the field that lim
     const decoder = await loadDecoder(gpu, join(DUMPS, name), { weights: "f32" });
     assert.is(decoder.maxPositions, most);
     const texts = [ids(2, 60), ids(most - PREFIX - SUFFIX, 60)];
-    await run(gpu, decoder, texts, [0, 1]);
+    await runDecoder(gpu, decoder, texts, [0, 1]);
     const step = gpu.step("too long");
     const batch = promptBatch(step, [ids(most, 60)], { prefix: 1, sharedPrefix: true, suffix: 0 });
     const message = `a sequence of ${most + 1} tokens`;
@@ -132,10 +91,10 @@ t("GPT-2's names with the prefix transformer. load as well", async () => {
   copyFileSync(join(from, "config.json"), join(to, "config.json"));
   await renamed(from, to, (name) => `transformer.${name}`);
   const texts = [ids(5, 80)];
-  const results: Result[] = [];
+  const results: DecoderResult[] = [];
   for (const directory of [from, to]) {
     const decoder = await loadDecoder(gpu, directory, { weights: "f32" });
-    results.push(await run(gpu, decoder, texts, [0]));
+    results.push(await runDecoder(gpu, decoder, texts, [0]));
     decoder.release(gpu);
   }
   assert.equal(results[1], results[0]);
@@ -172,7 +131,7 @@ for (const [name, json] of Object.entries(WIDE)) {
     const texts = [5, 12].map((length) => ids(length, 700));
     for (const weights of ["f32", "f16"] as const) {
       const whole = await loadDecoder(gpu, directory, { weights });
-      const expected = await run(gpu, whole, texts, [0, 1]);
+      const expected = await runDecoder(gpu, whole, texts, [0, 1]);
       whole.release(gpu);
       // The least that the widest weight of GPT-2, [256, 1024], can be cut to: 64 rows.
       const maxBindingBytes = weights === "f32" ? 64 * 1024 * 4 : 64 * 1024 * 2;
@@ -181,7 +140,7 @@ for (const [name, json] of Object.entries(WIDE)) {
         const cut = await loadDecoder(lowered, directory, { weights });
         const larger = everyWeight(cut.weights).filter(({ bytes }) => bytes > maxBindingBytes);
         assert.ok(larger.length >= 1 + 2 * 3, `only ${larger.length} weights are cut`);
-        const found = await run(lowered, cut, texts, [0, 1]);
+        const found = await runDecoder(lowered, cut, texts, [0, 1]);
         // Windows of [out, in] split rows of the result; those that split a sum add its parts in another order.
         assertClose("hidden", found.hidden, expected.hidden, KERNEL_F32);
         assertClose("gradients", found.gradients, expected.gradients, KERNEL_F32);

@@ -38,11 +38,19 @@ async function run(
   const rotation = { layout, frequencies: rotaryFrequencies(rotated, 10000) };
   const x = step.upload(values, [rows, stride]);
   const part = (before: number) => ({ tensor: x, offset: margin + before * headSize, stride });
-  const inputs = { q: part(0), k: part(heads), v: part(heads + groups) };
-  const turned = rotated > 0 ? { rotation, positions: sequences.positions } : null;
-  const { tensor } = packHeads(step, inputs, rows, shape, LAYOUT, turned);
+  // As head norms leave them: values elsewhere than queries and keys, with rows of their own length.
+  const valueStride = groups * headSize + 12;
+  const apart = new Float32Array(rows * valueStride);
+  for (let row = 0; row < rows; row++) {
+    const start = row * stride + margin + (heads + groups) * headSize;
+    apart.set(values.subarray(start, start + groups * headSize), row * valueStride + 8);
+  }
+  const v = margin ? { tensor: step.upload(apart), offset: 8, stride: valueStride } : part(heads + groups);
+  const inputs = { q: part(0), k: part(heads), v };
+  const rotatedBy = rotated > 0 ? { rotation, positions: sequences.positions } : null;
+  const { tensor } = packHeads(step, inputs, rows, shape, LAYOUT, rotatedBy);
   const words = step.read(tensor);
-  if (turned) {
+  if (rotatedBy) {
     const options = { ...rotation, heads: heads + groups, headSize, stride, offset: margin, inverse: false };
     rope(step, x, sequences.positions, options);
   }

@@ -193,8 +193,8 @@ for (const layout of ["half", "interleaved"] as const) {
         const [a, x] = [step.upload(values, [9, width]), step.upload(values, [9, width])];
         rope(step, x, positions, { ...rotation, heads, headSize, stride: width, offset: 0, inverse: true });
         const angles = ropeAngles(step, positions, rotation.frequencies);
-        const turned = heads * headSize;
-        return { source: { form: "turnedBack", a, angles, layout, headSize, turned }, x };
+        const turnedWidth = heads * headSize;
+        return { source: { form: "turnedBack", a, angles, layout, headSize, turnedWidth }, x };
       });
     });
   }

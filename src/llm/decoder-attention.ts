@@ -10,7 +10,7 @@ import { attendHeads, attendHeadsGradient } from "../ops/attend-matrix.ts";
 import { type SelfAttentionShape, selfAttention, selfAttentionGradient } from "../ops/attention.ts";
 import { fusedLinear, fusedWeight } from "../ops/fused-linear.ts";
 import { headNorm, headNormGradient } from "../ops/head-norm.ts";
-import { matrixLayoutOf, type PackedHeads, packHeads } from "../ops/pack-heads.ts";
+import { headLayoutOf, type PackedHeads, packHeads } from "../ops/pack-heads.ts";
 import type { Packed } from "../ops/packed.ts";
 import { type Rotation, rope, ropeAngles } from "../ops/rope.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
@@ -18,24 +18,26 @@ import { projectInputGradient } from "./decoder-parts.ts";
 import type { LayerWeights } from "./decoder-weights.ts";
 import { frequenciesOf } from "./rotary.ts";
 
+/** Queries, keys and values as attention read them. */
+type HeadsRead =
+  /** Packed for tensor cores; qkv as it was projected where the head norms' gradient reads it, else null. */
+  | { readonly kind: "packed"; readonly heads: PackedHeads; readonly qkv: Tensor | null }
+  /** Columns of two tensors: query | key, normalised and rotated, [T, (H + G) h] or qkv itself; value in qkv [T, (H + 2G) h]. */
+  | { readonly kind: "columns"; readonly queryKey: Tensor; readonly qkv: Tensor };
+
 /** What attention gives, and what its gradient needs. */
 export interface DecoderAttended {
   /** [T, H h]. */
   readonly o: Tensor;
   /** [T, H]. */
   readonly lse: Tensor;
-  /** Queries, keys and values as they were read: packed for tensor cores, or null: columns of `turned` and `qkv`. */
-  readonly heads: PackedHeads | null;
-  /** Query | key after their norms, [T, (H + G) h]; without norms qkv itself; null where nothing reads it any more. */
-  readonly turned: Tensor | null;
-  /** [T, (H + 2G) h]; null where nothing reads it any more. */
-  readonly qkv: Tensor | null;
+  readonly read: HeadsRead;
 }
 
 /** Every tensor of it, to be freed after use. */
-export function attendedTensors({ o, lse, heads, turned, qkv }: DecoderAttended): Tensor[] {
-  const kept = [o, lse, heads?.tensor, turned, turned === qkv ? null : qkv];
-  return kept.filter((tensor) => tensor != null);
+export function attendedTensors({ o, lse, read }: DecoderAttended): Tensor[] {
+  if (read.kind === "columns") return [...new Set([o, lse, read.queryKey, read.qkv])];
+  return read.qkv ? [o, lse, read.heads.tensor, read.qkv] : [o, lse, read.heads.tensor];
 }
 
 export class DecoderAttention {
@@ -58,12 +60,12 @@ export class DecoderAttention {
   /** qkv [T, (H + 2G) h] is query | key | value, and is consumed; `norms` [2 h] the weights of the head norms, or null. */
   forward(step: Step, qkv: Tensor, norms: Tensor | null, sequences: Packed): DecoderAttended {
     const { config, rotation, shape } = this;
-    const turned = norms ? headNorm(step, qkv, norms, config, config.norm.epsilon) : qkv;
-    const inputs = this.columns(turned, qkv);
-    const layout = this.half ? matrixLayoutOf(step, shape.headSize) : null;
+    const queryKey = norms ? headNorm(step, qkv, norms, config, config.norm.epsilon) : qkv;
+    const inputs = this.columns(queryKey, qkv);
+    const layout = this.half ? headLayoutOf(step, shape.headSize) : null;
     if (!layout) {
-      this.rotate(step, turned, sequences, false);
-      return { ...selfAttention(step, inputs, sequences, shape), heads: null, turned, qkv };
+      this.rotate(step, queryKey, sequences, false);
+      return { ...selfAttention(step, inputs, sequences, shape), read: { kind: "columns", queryKey, qkv } };
     }
     const { positions } = sequences;
     const heads = packHeads(
@@ -74,9 +76,9 @@ export class DecoderAttention {
       layout,
       rotation && { rotation, positions },
     );
-    step.free(turned);
-    // The norms' gradient reads qkv again.
-    return { ...attendHeads(step, heads, sequences, true), heads, turned: null, qkv: norms ? qkv : null };
+    step.free(queryKey);
+    const read = { kind: "packed", heads, qkv: norms ? qkv : null } as const;
+    return { ...attendHeads(step, heads, sequences, true), read };
   }
 
   /** The gradient at the rows x [T, d] that `layer.qkv` projected, given dO [T, H h]. */
@@ -92,26 +94,27 @@ export class DecoderAttention {
     const { total } = sequences;
     const norms = layer.queryKeyNorm;
     const dqkv = step.tensor([total, (heads + 2 * keyValueHeads) * headSize]);
-    const dTurned = norms ? step.tensor([total, (heads + keyValueHeads) * headSize]) : dqkv;
-    const { q: dq, k: dk, v: dv } = this.columns(dTurned, dqkv);
+    const dQueryKey = norms ? step.tensor([total, (heads + keyValueHeads) * headSize]) : dqkv;
+    const { q: dq, k: dk, v: dv } = this.columns(dQueryKey, dqkv);
     const into = { dq, dk, dv };
-    if (attended.heads) {
-      attendHeadsGradient(step, dO, attended, attended.heads, sequences, true, into);
+    const { o, lse, read } = attended;
+    if (read.kind === "packed") {
+      attendHeadsGradient(step, dO, attended, read.heads, sequences, true, into);
     } else {
-      const inputs = this.columns(attended.turned!, attended.qkv!);
-      selfAttentionGradient(step, dO, attended.o, attended.lse, inputs, sequences, shape, into);
+      const inputs = this.columns(read.queryKey, read.qkv);
+      selfAttentionGradient(step, dO, o, lse, inputs, sequences, shape, into);
     }
-    if (!norms) return this.projectTurnedBack(step, dqkv, layer, sequences);
-    this.rotate(step, dTurned, sequences, true);
-    headNormGradient(step, dTurned, attended.qkv!, norms, config, config.norm.epsilon, dqkv);
-    step.free(dTurned);
+    if (!norms || !read.qkv) return this.projectRotatedBack(step, dqkv, layer, sequences);
+    this.rotate(step, dQueryKey, sequences, true);
+    headNormGradient(step, dQueryKey, read.qkv, norms, config, config.norm.epsilon, dqkv);
+    step.free(dQueryKey);
     const dx = projectInputGradient(step, config, dqkv, layer.qkv);
     step.free(dqkv);
     return dx;
   }
 
   /** dx = dqkv W of the gradient dqkv at rotated queries and keys, which is consumed. */
-  private projectTurnedBack(
+  private projectRotatedBack(
     step: Step,
     dqkv: Tensor,
     { qkv }: LayerWeights<Tensor>,
@@ -124,8 +127,8 @@ export class DecoderAttention {
     if (fused) {
       const angles = ropeAngles(step, sequences.positions, rotation.frequencies);
       const { layout } = rotation;
-      const turned = (heads + keyValueHeads) * headSize;
-      const source = { form: "turnedBack", a: dqkv, angles, layout, headSize, turned } as const;
+      const turnedWidth = (heads + keyValueHeads) * headSize;
+      const source = { form: "turnedBack", a: dqkv, angles, layout, headSize, turnedWidth } as const;
       dx = fusedLinear(step, source, sequences.total, fused);
     } else {
       this.rotate(step, dqkv, sequences, true);
@@ -135,26 +138,26 @@ export class DecoderAttention {
     return dx;
   }
 
-  /** Query and key as columns of `turned`, which begins with query | key, and value as columns of qkv. */
-  private columns(turned: Tensor, qkv: Tensor) {
+  /** Query and key as columns of `queryKey`, which begins with them, and value as columns of qkv. */
+  private columns(queryKey: Tensor, qkv: Tensor) {
     const { heads, keyValueHeads, headSize } = this.config;
-    const stride = turned.shape[1];
+    const stride = queryKey.shape[1];
     return {
-      q: { tensor: turned, offset: 0, stride },
-      k: { tensor: turned, offset: heads * headSize, stride },
+      q: { tensor: queryKey, offset: 0, stride },
+      k: { tensor: queryKey, offset: heads * headSize, stride },
       v: { tensor: qkv, offset: (heads + keyValueHeads) * headSize, stride: qkv.shape[1] },
     };
   }
 
   /** Rotary embedding of queries and keys in place, where the model has it. */
-  private rotate(step: Step, turned: Tensor, sequences: Packed, inverse: boolean): void {
+  private rotate(step: Step, queryKey: Tensor, sequences: Packed, inverse: boolean): void {
     const { heads, keyValueHeads, headSize } = this.config;
     if (!this.rotation) return;
-    rope(step, turned, sequences.positions, {
+    rope(step, queryKey, sequences.positions, {
       ...this.rotation,
       heads: heads + keyValueHeads,
       headSize,
-      stride: turned.shape[1],
+      stride: queryKey.shape[1],
       offset: 0,
       inverse,
     });

@@ -107,7 +107,7 @@ export function pairs({ spans, causal }: Reading): number {
   return sum;
 }
 
-/** The scalars that all kernels share; offsets and strides in vec4. */
+/** The scalars that all kernels in f32 share; offsets and strides in vec4. */
 export function inputParams({ q, k, v }: Inputs, { heads, keyValueHeads, headSize }: HeadShape) {
   return {
     heads,

@@ -1,14 +1,12 @@
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import type { PackedRows } from "./pack-rows.ts";
+import { type PackedRows, STEP } from "./pack-rows.ts";
 
 /** Rows that one lane of column_peaks.wgsl looks through: its constant BAND. */
 const BAND = 128;
 /** What a workgroup of pack_columns.wgsl turns over. */
 const TILE = { rows: 64, columns: 32 };
-/** Elements that the product takes along its reduction at a time: packed rows are multiples of it. */
-const STEP = 32;
 
 /**
  * Packs the columns of a [rows, columns], rows `lda` apart from element `offset` on, as rows [columns, rows] of f16 with a

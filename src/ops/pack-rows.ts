@@ -4,8 +4,8 @@ import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { RopeLayout } from "./rope.ts";
 
-/** Elements that the product takes along K at a time: rows are packed to multiples of it. */
-const STEP = 32;
+/** Elements that product_matrix.wgsl takes along K at a time: rows are packed to multiples of it. */
+export const STEP = 32;
 
 /** The constants FORM of pack_rows.wgsl. */
 const FORMS = {
@@ -48,14 +48,14 @@ export type RowSource =
   | { readonly form: "swiglu" | "gelu"; readonly a: Tensor }
   /** At a [R, width], given the gradient at the activation's result [R, width / 2 or width]. */
   | { readonly form: "swigluGradient" | "geluGradient"; readonly a: Tensor; readonly gradient: Tensor }
-  /** a [R, width] with the heads of its first `turned` elements rotated back by `angles` (ropeAngles): the gradient of rope. */
+  /** a [R, width] with the heads of its first `turnedWidth` elements rotated back by `angles` (ropeAngles): the gradient of rope. */
   | {
       readonly form: "turnedBack";
       readonly a: Tensor;
       readonly angles: Tensor;
       readonly layout: RopeLayout;
       readonly headSize: number;
-      readonly turned: number;
+      readonly turnedWidth: number;
     };
 
 /** Rows as f16 for tensor cores. */
@@ -109,8 +109,8 @@ export function packRows(
       first,
       eps: normed ? source.eps : 0,
       ...(form === "turnedBack"
-        ? { turned: source.turned, head_size: source.headSize, pairs: source.angles.shape[1] }
-        : { turned: 0, head_size: 0, pairs: 0 }),
+        ? { turned_width: source.turnedWidth, head_size: source.headSize, pairs: source.angles.shape[1] }
+        : { turned_width: 0, head_size: 0, pairs: 0 }),
     },
     overrides: { FORM: FORMS[form], INTERLEAVED: form === "turnedBack" && source.layout === "interleaved" },
     workgroups: gridOf(rows),

@@ -58,8 +58,8 @@ const GPU_WORKGROUPS = 128;
 /** A part of a split reduction is at least this long, so that adding the parts stays cheap beside it. */
 const LEAST_DEPTH = 256;
 
-/** Fewer rows would leave most of a tile of 128 empty. */
-const LEAST_MATRIX_ROWS = 32;
+/** Fewer tokens would leave most of a tile of 128 empty (or, summed over, make less than a step of the kernel). */
+const LEAST_MATRIX_TOKENS = 32;
 
 /** The kernel for a product on an adapter. */
 export function chooseProduct(
@@ -73,7 +73,7 @@ export function chooseProduct(
   };
   // The rows that tokens are: of C, or summed over.
   const tokens = transposeA ? k : m;
-  if (subgroupMatrix && (half || stored !== "f32") && tokens >= LEAST_MATRIX_ROWS) {
+  if (subgroupMatrix && (half || stored !== "f32") && tokens >= LEAST_MATRIX_TOKENS) {
     const { rows, columns } = subgroupMatrix;
     return {
       kernel: "matrix",

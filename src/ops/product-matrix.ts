@@ -5,12 +5,9 @@ import { rowBytes, type Tensor } from "../gpu/tensor.ts";
 import { variantOf } from "../gpu/variant.ts";
 import { onMatrices } from "../gpu/variants.ts";
 import { packColumns } from "./pack-columns.ts";
-import { packRows, type RowSource } from "./pack-rows.ts";
+import { packRows, type RowSource, STEP } from "./pack-rows.ts";
 import type { ProductShape } from "./product.ts";
 import { sumSlabs } from "./slab-sum.ts";
-
-/** Elements along K that the kernel takes at a time. */
-const STEP = 32;
 
 /** Packed rows that are held at once: packing all of a long batch would cost hundreds of MiB. */
 const MOST_PACKED_BYTES = 2 ** 24;
@@ -91,8 +88,8 @@ export function productOnMatrices(
 
 /**
  * C [M, N] = A^T B (+ C) on tensor cores, of A [K, M] with rows of lda from element aOffset on and B [K, N] in f32: a weight
- * gradient. A's columns are packed to f16 with a power of two each, B's elements rounded to f16 as they are (beyond 65504
- * they make C infinite or NaN). The sum over K is made in `splits` parts, added in order.
+ * gradient. A's columns are packed to f16 with a power of two each, B's elements rounded to f16 as they are: below 2^-14
+ * they lose bits, and beyond 65504 C is wrong, on most adapters infinite or NaN. The sum over K is made in `splits` parts, added in order.
  */
 export function transposedProductOnMatrices(
   step: Step,
@@ -106,8 +103,8 @@ export function transposedProductOnMatrices(
 ): void {
   const { packed, scales } = packColumns(step, a, { rows: k, columns: m, lda, offset: aOffset });
   // Parts end where a step of the kernel does; they lie beside each other, so C must be without gaps.
-  const whole = ldc !== n || cOffset !== 0;
-  const depth = whole ? k : Math.ceil(k / wanted / STEP) * STEP;
+  const parts = ldc === n && cOffset === 0 ? wanted : 1;
+  const depth = Math.max(1, Math.ceil(k / parts / STEP)) * STEP;
   const splits = Math.max(1, Math.ceil(k / depth));
   const out = splits === 1 ? c : step.tensor([splits, m, n]);
   step.run(variantOf(kernels.product_matrix, onMatrices(matrix, b.dtype)), {

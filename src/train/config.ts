@@ -38,7 +38,7 @@ export const FIELDS = {
   products: choice(
     "f32",
     ["f32", "f16"],
-    "what trained linear layers multiply where there are tensor cores: f32 does without them, f16 is mixed precision (f32 weights, sums and updates)",
+    "what trained linear layers multiply: f32, or f16 on tensor cores where there are any, from 32 rows on (mixed precision: weights, sums and updates stay f32; feed-forward experts, router and attention stay f32 altogether)",
   ),
 
   prefix: choice(
