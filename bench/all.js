@@ -9,7 +9,18 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { flags, json } from "./harness.js";
 
-const NAMES = ["limits", "product", "ladder", "attention", "router", "cosine", "frozen", "encode", "step"];
+const NAMES = [
+  "limits",
+  "product",
+  "ladder",
+  "attention",
+  "router",
+  "memory",
+  "cosine",
+  "frozen",
+  "encode",
+  "step",
+];
 const REPORT = join("runs", "bench");
 const adapter = flags.find((flag) => flag.startsWith("--adapter="))?.slice("--adapter=".length);
 const env = adapter ? { ...process.env, LASER_ADAPTER: adapter } : process.env;

@@ -44,7 +44,18 @@ const TESTS = [
   "gpu-layer",
   "compare-",
 ];
-const BENCHES = ["limits", "ladder", "product", "attention", "cosine", "router", "frozen", "encode", "step"];
+const BENCHES = [
+  "limits",
+  "ladder",
+  "product",
+  "attention",
+  "cosine",
+  "router",
+  "memory",
+  "frozen",
+  "encode",
+  "step",
+];
 
 mkdirSync(out, { recursive: true });
 

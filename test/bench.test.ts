@@ -61,6 +61,7 @@ const EXPECTED: Readonly<Record<string, Expected>> = {
   ladder: { results: 15, orMore: true, paths: ["gflops", "share", "dispatches"] },
   attention: { results: 4, paths: ["gflops", "share", "dispatches"] },
   router: { results: 3, paths: ["gflops", "gbytes", "share", "dispatches"] },
+  memory: { results: 14, paths: ["gbytes", "share", "dispatches"] },
   cosine: { results: 6 * (await itemSetWays()).length, paths: ["gflops", "share", "dispatches"] },
   frozen: { results: 8, paths: RATES },
   encode: { results: 4, paths: [...RATES, "items", "itemsPerSecond", "submits"] },
