@@ -2,7 +2,8 @@
 //
 // The same work by every version of a kernel family that this adapter can run, from the naive one to the fastest, each
 // checked against the first before it is timed (which is itself checked against float64 in a few places). The project
-// takes the version that src/ops/product-choice.ts, src/ops/attend.ts and src/llm/decoder-attention.ts name for the adapter; here each is asked for.
+// takes the version that src/ops/product-choice.ts, src/ops/attend.ts and src/llm/decoder-attention.ts name for the adapter; here
+// each is asked for.
 // The pages of docs/kernels keep the figures.
 import { laser, noise, open, quick } from "./harness.js";
 

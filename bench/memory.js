@@ -12,7 +12,7 @@ const { rmsNorm, rmsNormGradient, rope, rotaryFrequencies, swiglu, swigluGradien
 const [rows, width] = quick ? [64, 96] : [2048, 768];
 const EPS = 1e-5;
 const PROBES = 16;
-/** Largest error of an element, relative to the numbers that went in. */
+/** Largest error of an element; the numbers that go in are of size 1. */
 const TOLERANCE = 1e-4;
 
 const bench = await open(`Kernels that memory limits, ${rows} rows of ${width}, f32`);
@@ -64,10 +64,10 @@ const slope = (f, v) => (f(v + 1e-5) - f(v - 1e-5)) / 2e-5;
 const gate = (i) => gateUp.values[Math.floor(i / width) * 2 * width + (i % width)];
 const up = (i) => gateUp.values[Math.floor(i / width) * 2 * width + width + (i % width)];
 
-/** Times a case: `record` gives the tensor that `reference` gives element i of. */
-async function timed(name, record, reference) {
+/** Times a case. `reference` gives element i of the tensor that `checked` does: by default the recording itself. */
+async function timed(name, record, reference, checked = record) {
   const step = gpu.step("check");
-  const read = step.readFloats(record(step));
+  const read = step.readFloats(checked(step));
   await step.submit();
   const values = await read;
   for (let probe = 0; probe < PROBES; probe++) {
@@ -87,12 +87,24 @@ async function rotary(name, offset) {
   const options = { heads: width / headSize, headSize, stride, offset, layout: "half", frequencies };
   const rotated = (step) => {
     const { positions } = packed(step, [rows]);
-    // There and back again: the numbers stay what they are.
+    // There and back again: the numbers stay what they are, however often it is timed.
     rope(step, tensor, positions, { ...options, inverse: false });
     rope(step, tensor, positions, { ...options, inverse: true });
-    return tensor;
   };
-  await timed(name, rotated, (i) => values[i]);
+  const once = (step) => {
+    const copy = step.upload(values, [rows, stride]);
+    rope(step, copy, packed(step, [rows]).positions, { ...options, inverse: false });
+    return copy;
+  };
+  const reference = (i) => {
+    const [row, column] = [Math.floor(i / stride), (i % stride) - offset];
+    if (column < 0) return values[i];
+    const [d, pairs] = [column % headSize, headSize / 2];
+    const angle = row * frequencies[d % pairs];
+    const other = d < pairs ? -values[i + pairs] : values[i - pairs];
+    return values[i] * Math.cos(angle) + other * Math.sin(angle);
+  };
+  await timed(name, rotated, reference, once);
 }
 
 try {
@@ -175,19 +187,24 @@ try {
 for (const tensor of held) gpu.release(tensor);
 await bench.finish();
 
-/** One step of Adam with a rate of 0: the parameters stay what they are, the moments move. */
+/** One step of Adam. */
 async function adam() {
   const [parameter, m, v] = [make(7), make(8), make(9)];
   const squares = gpu.parameter([rows, width], "f32", v.values.map(Math.abs));
   held.push(squares);
   const state = { parameter: parameter.tensor, gradient: dy.tensor, m: m.tensor, v: squares };
-  const options = { lr: 0, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, t: 1 };
+  const options = { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, t: 1 };
   await timed(
     "Adam",
     (step) => {
       adamStep(step, state, options, null, null);
       return parameter.tensor;
     },
-    (i) => parameter.values[i],
+    (i) => {
+      const g = dy.values[i];
+      const first = (0.9 * m.values[i] + 0.1 * g) / (1 - 0.9);
+      const second = (0.999 * Math.abs(v.values[i]) + 0.001 * g * g) / (1 - 0.999);
+      return parameter.values[i] - (1e-2 * first) / (Math.sqrt(second) + 1e-8);
+    },
   );
 }

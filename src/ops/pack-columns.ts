@@ -1,7 +1,7 @@
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { type PackedRows, STEP } from "./pack-rows.ts";
+import { PACKED_STEP, type PackedRows } from "./pack-rows.ts";
 
 /** Rows that one lane of column_peaks.wgsl looks through: its constant BAND. */
 const BAND = 128;
@@ -18,7 +18,7 @@ export function packColumns(
   { rows, columns, lda, offset }: { rows: number; columns: number; lda: number; offset: number },
 ): PackedRows {
   const bands = Math.ceil(rows / BAND);
-  const words = (Math.ceil(rows / STEP) * STEP) / 2;
+  const words = (Math.ceil(rows / PACKED_STEP) * PACKED_STEP) / 2;
   const peaks = step.tensor([bands, columns], "u32");
   step.run(kernels.column_peaks, {
     bindings: { a, peaks },

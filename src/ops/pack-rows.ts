@@ -5,7 +5,7 @@ import type { Tensor } from "../gpu/tensor.ts";
 import type { RopeLayout } from "./rope.ts";
 
 /** Elements that product_matrix.wgsl takes along K at a time: rows are packed to multiples of it. */
-export const STEP = 32;
+export const PACKED_STEP = 32;
 
 /** The constants FORM of pack_rows.wgsl. */
 const FORMS = {
@@ -73,7 +73,7 @@ export function packRows(
   { first, rows, width }: { readonly first: number; readonly rows: number; readonly width: number },
 ): PackedRows {
   const { a, form } = source;
-  const words = (Math.ceil(width / STEP) * STEP) / 2;
+  const words = (Math.ceil(width / PACKED_STEP) * PACKED_STEP) / 2;
   const packed = step.tensor([rows, words], "u32");
   const scales = step.tensor([rows]);
   const plain = form === "plain";

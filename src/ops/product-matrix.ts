@@ -5,7 +5,7 @@ import { rowBytes, type Tensor } from "../gpu/tensor.ts";
 import { variantOf } from "../gpu/variant.ts";
 import { onMatrices } from "../gpu/variants.ts";
 import { packColumns } from "./pack-columns.ts";
-import { packRows, type RowSource, STEP } from "./pack-rows.ts";
+import { PACKED_STEP, packRows, type RowSource } from "./pack-rows.ts";
 import type { ProductShape } from "./product.ts";
 import { sumSlabs } from "./slab-sum.ts";
 
@@ -104,7 +104,7 @@ export function transposedProductOnMatrices(
   const { packed, scales } = packColumns(step, a, { rows: k, columns: m, lda, offset: aOffset });
   // Parts end where a step of the kernel does; they lie beside each other, so C must be without gaps.
   const parts = ldc === n && cOffset === 0 ? wanted : 1;
-  const depth = Math.max(1, Math.ceil(k / parts / STEP)) * STEP;
+  const depth = Math.max(1, Math.ceil(k / parts / PACKED_STEP)) * PACKED_STEP;
   const splits = Math.max(1, Math.ceil(k / depth));
   const out = splits === 1 ? c : step.tensor([splits, m, n]);
   step.run(variantOf(kernels.product_matrix, onMatrices(matrix, b.dtype)), {
