@@ -4,7 +4,7 @@
  */
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { floatToHalf, halfToFloat } from "../src/files/half.ts";
+import { halfToFloat } from "../src/files/half.ts";
 import { kernels } from "../src/gpu/kernels.generated.ts";
 import type { Step } from "../src/gpu/step.ts";
 import { findSubgroupMatrix } from "../src/gpu/subgroup-matrix.ts";
@@ -20,22 +20,15 @@ import { chooseProduct } from "../src/ops/product-choice.ts";
 import { rope, ropeAngles, rotaryFrequencies } from "../src/ops/rope.ts";
 import { assertClose, noise, relativeError } from "./close.ts";
 import { openTestGpu } from "./gpu.ts";
-import { describeProduct, type ProductCase, runProduct } from "./product-case.ts";
-import { KERNEL_F32, STORAGE } from "./tolerances.ts";
+import { describeProduct, type ProductCase } from "./product-case.ts";
+import { checkMatrixProduct, packedRow, runMatrix } from "./product-matrix-case.ts";
+import { KERNEL_F32 } from "./tolerances.ts";
 
 const BARRIER = "workgroupBarrier();";
 
 const t = suite("products on tensor cores");
 const gpu = await openTestGpu();
 t.after(() => gpu.close());
-
-/** What pack_rows.wgsl makes of a row, from its definition. */
-function packed(row: Float32Array): { values: number[]; scale: number } {
-  const most = row.reduce((largest, x) => Math.max(largest, Math.abs(x)), 0);
-  const exponent = Math.max(Math.floor(Math.log2(most)), -112) - 14;
-  const scale = 2 ** exponent;
-  return { values: Array.from(row, (x) => halfToFloat(floatToHalf(x / scale))), scale };
-}
 
 async function packOnGpu(a: Float32Array<ArrayBuffer>, rows: number, width: number, margin: number) {
   const step = gpu.step("pack");
@@ -65,7 +58,7 @@ for (const [rows, width, margin] of [
     const perRow = words.length / rows;
     assert.is(perRow, 16 * Math.ceil(width / 32));
     for (let i = 0; i < rows; i++) {
-      const expected = packed(a.slice(margin + i * pitch, margin + i * pitch + width));
+      const expected = packedRow(a.slice(margin + i * pitch, margin + i * pitch + width));
       assert.is(scales[i], expected.scale, `scale of row ${i}`);
       const got = Array.from({ length: 2 * perRow }, (_, k) =>
         halfToFloat((words[i * perRow + (k >> 1)] >>> (16 * (k & 1))) & 0xffff),
@@ -249,22 +242,6 @@ t("tensor cores take stored weights and rows enough; what is trained stays f32 u
 const matrix = gpu.offeredMatrix;
 if (!matrix) console.log(`SKIPPED: the product itself, ${gpu.adapterName} has no subgroup matrices`);
 
-/** Runs a case on the matrices; `exact` rounds what the kernel rounds, so that only the f32 sums are left to differ. */
-async function runMatrix(c: ProductCase, exact: boolean) {
-  const own = gpu.subgroupMatrix;
-  gpu.subgroupMatrix = matrix;
-  const rounding = {
-    a(values: Float32Array): Float32Array {
-      const { values: halves, scale } = packed(values);
-      return Float32Array.from(halves, (x) => x * scale);
-    },
-    b: (value: number) => halfToFloat(floatToHalf(value)),
-  };
-  return runProduct(gpu, c, exact ? rounding : undefined).finally(() => {
-    gpu.subgroupMatrix = own;
-  });
-}
-
 const shapes = [
   [32, 1, 1],
   [33, 7, 9],
@@ -290,17 +267,7 @@ for (const storage of ["f32", "f16", "int8", "int4"] as const) {
         accumulate: i % 4 === 1,
         margin: i % 2 ? 0 : i,
       };
-      t(`${describeProduct(c)}`, async () => {
-        const { actual, expected } = await runMatrix(c, true);
-        assertClose("C, against its own roundings", actual, expected, KERNEL_F32);
-        const plain = await runMatrix(c, false);
-        assertClose("C", plain.actual, plain.expected, STORAGE.f16.kernel);
-        assert.equal(plain.actual, actual, "repeats to the bit");
-        const margin = c.margin ?? 0;
-        const between = (_: number, at: number) =>
-          at < margin || (at - margin) % (shape[1] + margin) >= shape[1];
-        assert.equal(actual.filter(between), Float32Array.from(expected.filter(between)));
-      });
+      t(describeProduct(c), () => checkMatrixProduct(gpu, matrix!, c));
     }
   }
 }
@@ -325,13 +292,7 @@ for (const [i, shape] of (matrix ? gradients : []).entries()) {
       magnitude: i % 3 === 0 ? 1e-12 : 1,
       margin,
     };
-    t(`weight gradient: ${describeProduct(c)}`, async () => {
-      const { actual, expected } = await runMatrix(c, true);
-      assertClose("C, against its own roundings", actual, expected, KERNEL_F32);
-      const plain = await runMatrix(c, false);
-      assertClose("C", plain.actual, plain.expected, STORAGE.f16.kernel);
-      assert.equal(plain.actual, actual, "repeats to the bit");
-    });
+    t(`weight gradient: ${describeProduct(c)}`, () => checkMatrixProduct(gpu, matrix!, c));
   }
 }
 
@@ -339,7 +300,7 @@ if (matrix) {
   t("rows of any magnitude keep their bits, as gradients need", async () => {
     for (const magnitude of [1e-12, 1, 1e12]) {
       const c: ProductCase = { shape: [35, 40, 96], orientation: "A B", storage: "f16", magnitude };
-      const { actual, expected } = await runMatrix(c, true);
+      const { actual, expected } = await runMatrix(gpu, matrix, c, true);
       assertClose(`magnitude ${magnitude}`, actual, expected, KERNEL_F32);
     }
   });
