@@ -6,10 +6,17 @@
 // The host computes in float64 what f32 would round badly: 1 - beta (rest1, rest2), decay = 1 - lr weight_decay,
 // step_size = lr / (1 - beta1^t), root_scale = 1 / sqrt(1 - beta2^t).
 // Who calls it: ops/adam.ts, adamStep, once for all parameters together.
-// Tiling: a lane takes four elements, 256 apart; memory bound: 16 bytes read and 12 written for each.
+// Tiling: a lane takes four elements: a group, or 256 apart; memory bound: 16 bytes read and 12 written for each.
 requires immediate_address_space;
 
 override CLIP: bool = false;
+
+// begin elements
+// One at a time; kernels/elements/groups.wgsl takes groups of four.
+alias Group = f32;
+const GROUP = 1u;
+fn total(group: Group) -> f32 { return group; }
+// end elements
 
 struct Params {
   count: u32, beta1: f32, rest1: f32, beta2: f32, rest2: f32, step_size: f32, root_scale: f32, eps: f32, decay: f32,
@@ -17,17 +24,17 @@ struct Params {
 }
 
 var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> gradient: array<f32>;
+@group(0) @binding(0) var<storage, read> gradient: array<Group>;
 @group(0) @binding(1) var<storage, read> squared_norm: array<f32>;
-@group(0) @binding(2) var<storage, read_write> parameter: array<f32>;
-@group(0) @binding(3) var<storage, read_write> m: array<f32>;
-@group(0) @binding(4) var<storage, read_write> v: array<f32>;
+@group(0) @binding(2) var<storage, read_write> parameter: array<Group>;
+@group(0) @binding(3) var<storage, read_write> m: array<Group>;
+@group(0) @binding(4) var<storage, read_write> v: array<Group>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
         @builtin(local_invocation_index) lane: u32) {
-  let first = (group.y * grid.x + group.x) * 1024u + lane;
-  let end = min(first + 1024u, params.count);
+  let first = (group.y * grid.x + group.x) * (1024u / GROUP) + lane;
+  let end = min(first + 1024u / GROUP, params.count);
   var factor = 1.0;
   if (CLIP) { factor = min(1.0, params.clip / (sqrt(squared_norm[0]) + 1e-6)); }
   for (var i = first; i < end; i += 256u) {

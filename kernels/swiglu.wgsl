@@ -5,11 +5,18 @@
 // the grid's x and y, ranges of `span` columns on its z.
 requires immediate_address_space;
 
+// begin elements
+// One at a time; kernels/elements/groups.wgsl takes groups of four.
+alias Group = f32;
+const GROUP = 1u;
+fn total(group: Group) -> f32 { return group; }
+// end elements
+
 struct Params { rows: u32, width: u32, lanes: u32, span: u32 }
 
 var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> gate_up: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> gate_up: array<Group>;
+@group(0) @binding(1) var<storage, read_write> y: array<Group>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
@@ -23,6 +30,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
     let gate = gate_up[at];
     let up = gate_up[at + params.width];
     // min: exp must not overflow; the quotient is zero to rounding long before.
-    y[row * params.width + column] = gate / (1.0 + exp(min(-gate, 87.0))) * up;
+    y[row * params.width + column] = gate / (1.0 + exp(min(-gate, Group(87.0)))) * up;
   }
 }

@@ -7,12 +7,19 @@
 // the grid's x and y, ranges of `span` columns on its z.
 requires immediate_address_space;
 
+// begin elements
+// One at a time; kernels/elements/groups.wgsl takes groups of four.
+alias Group = f32;
+const GROUP = 1u;
+fn total(group: Group) -> f32 { return group; }
+// end elements
+
 struct Params { rows: u32, width: u32, lanes: u32, span: u32 }
 
 var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read> gate_up: array<f32>;
-@group(0) @binding(2) var<storage, read_write> d_gate_up: array<f32>;
+@group(0) @binding(0) var<storage, read> dy: array<Group>;
+@group(0) @binding(1) var<storage, read> gate_up: array<Group>;
+@group(0) @binding(2) var<storage, read_write> d_gate_up: array<Group>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
@@ -26,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
     let gate = gate_up[at];
     let up = gate_up[at + params.width];
     let gradient = dy[row * params.width + column];
-    let s = 1.0 / (1.0 + exp(min(-gate, 87.0)));
+    let s = 1.0 / (1.0 + exp(min(-gate, Group(87.0))));
     d_gate_up[at] = gradient * up * s * (1.0 + gate * (1.0 - s));
     d_gate_up[at + params.width] = gradient * gate * s;
   }

@@ -65,6 +65,7 @@ for (const approximate of APPROXIMATIONS) {
     [255, 1],
     [768, 3],
     [5003, 6],
+    [5004, 6],
     [1009, 0.01],
     [1009, 60],
   ]) {
@@ -103,7 +104,7 @@ for (const approximate of APPROXIMATIONS) {
   });
 }
 
-for (const n of [0, 1, 255, 5003]) {
+for (const n of [0, 1, 255, 5003, 5004]) {
   t(`ReLU of ${n} values and its gradient, to the bit`, async () => {
     const [x, dy] = [noise(n, 1), noise(n, 2)];
     if (n > 2) x[1] = 0;
@@ -173,7 +174,7 @@ for (const [rows, width, range] of [
   });
 }
 
-for (const n of [0, 1, 257, 70_001]) {
+for (const n of [0, 1, 257, 70_001, 70_004]) {
   t(`sums and multiples of ${n} values, to the bit`, async () => {
     const [a, b] = [noise(n, 1), noise(n, 2)];
     const step = gpu.step("elementwise");

@@ -72,7 +72,7 @@ for (const [name, options] of [
   ["other constants", { beta1: 0.8, beta2: 0.95, eps: 1e-3, weightDecay: 0.01, clip: null }],
   ["clipped in some steps", { ...ADAM, weightDecay: 0.01, clip: 3, eps: 0.1 }],
 ] as [string, Options][]) {
-  for (const n of [1, 257, 1009]) {
+  for (const n of [1, 257, 1009, 2052]) {
     t(`${name}, ${n} parameters`, async () => {
       const after = await run(gpu, n, options);
       assertClose("movement", moved(n, after), moved(n, reference(n, options)), KERNEL_F32);

@@ -4,7 +4,8 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { kernels } from "../src/gpu/kernels.generated.ts";
-import { matrixAttention } from "../src/gpu/variants.ts";
+import { variantName, variantSource } from "../src/gpu/variant.ts";
+import { matrixAttention, VARIANTS } from "../src/gpu/variants.ts";
 import {
   type AttentionCase,
   checkAttention,
@@ -60,7 +61,28 @@ const cases: AttentionCase[] = [
 
 for (const c of matrix ? cases : []) t(describeAttention(c), () => checkAttention(gpu, c));
 
+/** Whether the adapter has matrices of a variant's extents is asked when a pipeline is made; the text is judged before. */
+async function assertValid(names: readonly (keyof typeof kernels)[]) {
+  let count = 0;
+  for (const name of names) {
+    for (const variant of VARIANTS[name]) {
+      const code = variantSource(kernels[name].source, variant);
+      const { messages } = await gpu.device.createShaderModule({ code }).getCompilationInfo();
+      const errors = messages.filter(({ type }) => type === "error").map(({ message }) => message);
+      assert.equal(errors, [], variantName(name, variant));
+      count++;
+    }
+  }
+  return count;
+}
+
 if (matrix) {
+  t("every variant, for every GPU's matrices, is valid WGSL", async () => {
+    const attention = ["attention_matrix_forward", "attention_matrix_dq", "attention_matrix_dkv"] as const;
+    const count = await assertValid([...attention, "product_matrix", "limits_matrix"]);
+    assert.ok(count > 200, `only ${count}`);
+  });
+
   t("what a sequence gives does not depend on the others, to the bit", async () => {
     const shape = { heads: 2, keyValueHeads: 1, headSize: 32, causal: true };
     const alone = await runAttention(gpu, { ...shape, lengths: [40] });

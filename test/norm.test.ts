@@ -93,10 +93,15 @@ const shapes = [
   [2, 4096, 0],
   [1, 2503, 0],
 ];
-for (const [rows, width, mean] of shapes) {
+/** Lanes of a row: one on software adapters, several on GPUs, which every adapter can run. */
+const ways = gpu.sharedSubgroup ? [gpu.sharedSubgroup, 0] : [0];
+const cases = ways.flatMap((shared) => shapes.map(([rows, width, mean]) => ({ shared, rows, width, mean })));
+for (const { shared, rows, width, mean } of cases) {
+  const lanes = shared ? "one lane a row" : "several lanes a row";
   // One or two columns normalise to 1 and -1: the gradient is what eps leaves of it, so eps must not be negligible.
   const eps = width <= 2 ? 0.1 : 1e-5;
-  t(`layer norm [${rows}, ${width}]`, async () => {
+  t(`layer norm [${rows}, ${width}], ${lanes}`, async () => {
+    gpu.sharedSubgroup = shared;
     const { x, w, b, dy, res } = inputs(rows, width, mean);
     const once = async () => {
       const step = gpu.step("layer norm");
@@ -144,7 +149,8 @@ for (const [rows, width, mean] of shapes) {
     assert.equal(await once(), [y, dx, more, dw, db, frozen], "two runs differ");
   });
 
-  t(`RMS norm [${rows}, ${width}]`, async () => {
+  t(`RMS norm [${rows}, ${width}], ${lanes}`, async () => {
+    gpu.sharedSubgroup = shared;
     const { x, w, dy, res } = inputs(rows, width, mean);
     const once = async () => {
       const step = gpu.step("RMS norm");

@@ -9,6 +9,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { kernels } from "../src/gpu/kernels.generated.ts";
 import { variantOf, variantSource, withWeights } from "../src/gpu/variant.ts";
+import { GROUPS } from "../src/gpu/variants.ts";
 import { repositoryPath } from "./shared.ts";
 import { temporaryFolder } from "./temporary.ts";
 
@@ -49,6 +50,20 @@ t("a variant is made once, keeps its kernel's descriptor, and must be one that t
   assert.throws(() => withWeights(columns, "f16"), /product_columns,weights=f16 is not among the variants/);
   const shared = kernels.attention_shared_forward;
   assert.throws(() => variantOf(shared, { constants: { KEYS: 3 }, lanes: 3 }), /KEYS=3,lanes=3 is not among/);
+});
+
+/** WGSL cannot include: a kernel that is valid by itself repeats these lines, which must not drift apart. */
+t("kernels take elements one at a time by the same text, and have a variant with groups of four", () => {
+  const ends = /^\/\/ begin elements\n([\s\S]*?)^\/\/ end elements$/m;
+  const sharing = Object.values(kernels).filter(({ source }) => ends.test(source));
+  assert.ok(sharing.length > 1);
+  assert.is(new Set(sharing.map(({ source }) => ends.exec(source)?.[1])).size, 1);
+  for (const kernel of sharing) {
+    const { name, source } = variantOf(kernel, GROUPS);
+    assert.is(name, `${kernel.name},groups`);
+    assert.match(source, /^alias Group = vec4f;$/m);
+    assert.not.match(source, /alias Group = f32;/);
+  }
 });
 
 /** Builds a copy of the kernels, after a change to one of its files where one is given. */

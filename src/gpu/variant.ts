@@ -1,3 +1,4 @@
+import groups from "../../kernels/elements/groups.wgsl";
 import f16 from "../../kernels/weights/f16.wgsl";
 import quantized from "../../kernels/weights/quantized.wgsl";
 import type { Kernel } from "./kernel.ts";
@@ -11,28 +12,27 @@ export interface Variant {
   /** How often its lines marked "each lane" are repeated. */
   readonly lanes?: number;
   /** The file of kernels/weights that says how its weights are read, in place of its own lines for f32. */
-  readonly weights?: keyof typeof WEIGHTS;
+  readonly weights?: keyof typeof PARTS.weights;
+  /** The file of kernels/elements that says how many elements it takes at a time, in place of its own lines for one. */
+  readonly elements?: keyof typeof PARTS.elements;
 }
 
-const WEIGHTS = { f16, quantized };
+const PARTS = { weights: { f16, quantized }, elements: { groups } };
 
 /**
  * The text of a kernel's variant. Override constants cannot size an array in registers, subgroupBroadcast takes only a
- * literal lane, and the type of a binding depends on how weights are stored: these are done on the text. The file as it
+ * literal lane, and the type of a binding depends on how weights are stored or elements grouped: these are done on the text. The file as it
  * is stays valid WGSL.
  *
- *   // begin weights ... // end weights   become the file `weights`, when there is one
+ *   // begin weights ... // end weights   become the file `weights`, when there is one; `elements` likewise
  *   const NAME = 64u;                     gets the value `constants.NAME` (a u32), when there is one
  *   s[0] = f(0u); // each lane            is repeated `lanes` times with [0] and 0u, [1] and 1u, ...
  */
-export function variantSource(source: string, { constants = {}, lanes = 1, weights }: Variant): string {
+export function variantSource(source: string, variant: Variant): string {
+  const { constants = {}, lanes = 1, weights, elements } = variant;
   let text = source;
-  if (weights) {
-    const parts = source.split(/^\/\/ (?:begin|end) weights\n/m);
-    if (parts.length !== 3) throw new Error("it has no lines between // begin weights and // end weights");
-    parts[1] = WEIGHTS[weights];
-    text = parts.join("");
-  }
+  if (weights) text = replacePart(text, "weights", PARTS.weights[weights]);
+  if (elements) text = replacePart(text, "elements", PARTS.elements[elements]);
   const missing = new Set(Object.keys(constants));
   const lines = text.split("\n").flatMap((line) => {
     const constant = /^const (\w+) = \d+u;/.exec(line);
@@ -46,10 +46,20 @@ export function variantSource(source: string, { constants = {}, lanes = 1, weigh
   return lines.join("\n");
 }
 
+function replacePart(source: string, name: keyof typeof PARTS, by: string): string {
+  const parts = source.split(new RegExp(`^// (?:begin|end) ${name}\\n`, "m"));
+  if (parts.length !== 3) throw new Error(`it has no lines between // begin ${name} and // end ${name}`);
+  return parts[0] + by + parts[2];
+}
+
 /** A variant's name, as profiles and errors show it: "product,weights=quantized,BITS=4". */
-export function variantName(kernel: string, { constants = {}, lanes = 1, weights }: Variant): string {
+export function variantName(
+  kernel: string,
+  { constants = {}, lanes = 1, weights, elements }: Variant,
+): string {
   const parts = [kernel];
   if (weights) parts.push(`weights=${weights}`);
+  if (elements) parts.push(elements);
   for (const key in constants) parts.push(`${key}=${constants[key]}`);
   if (lanes > 1) parts.push(`lanes=${lanes}`);
   return parts.join(",");

@@ -103,6 +103,9 @@ export function matrixAttention(matrix: SubgroupMatrix, headSize: number): Varia
   return { constants: { ...constants, HEAD_SIZE: headSize } };
 }
 
+/** Kernels that take elements in groups of four. */
+export const GROUPS: Variant = { elements: "groups" };
+
 const shared = SUBGROUPS.map(sharedAttention);
 const perHeadSize = Array.from({ length: LARGEST_HEAD / 4 }, (_, i) => 4 * (i + 1)).flatMap((headSize) => [
   laneAttention(headSize, 1),
@@ -129,6 +132,23 @@ const sharingSubgroups = (dtypes: readonly DType[]) =>
  * scalars and override constants are those of the kernel's descriptor.
  */
 export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
+  adam: [GROUPS],
+  add: [GROUPS],
+  axpy: [GROUPS],
+  column_sum: [GROUPS],
+  gelu: [GROUPS],
+  gelu_gradient: [GROUPS],
+  layer_norm_forward: [GROUPS],
+  layer_norm_gradient: [GROUPS],
+  layer_norm_weight_gradient: [GROUPS],
+  relu: [GROUPS],
+  relu_gradient: [GROUPS],
+  rms_norm_forward: [GROUPS],
+  rms_norm_gradient: [GROUPS],
+  rms_norm_weight_gradient: [GROUPS],
+  scale: [GROUPS],
+  swiglu: [GROUPS],
+  swiglu_gradient: [GROUPS],
   attention_forward: perHeadSize,
   attention_dq: perHeadSize,
   attention_dkv: perHeadSize,

@@ -2,6 +2,7 @@ import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { elementGrid } from "./elementwise.ts";
+import { inGroups } from "./groups.ts";
 import { rowGrid } from "./row-grid.ts";
 
 /** Which GELU: "none" is x Phi(x) exactly (with erf), "tanh" the usual approximation (GPT-2). */
@@ -11,9 +12,10 @@ export type GeluApproximation = "tanh" | "none";
 export function gelu(step: Step, x: Tensor, approximate: GeluApproximation): Tensor {
   const count = x.size;
   const y = step.tensor(x.shape);
-  step.run(kernels.gelu, {
+  const { kernel, group } = inGroups(kernels.gelu, count);
+  step.run(kernel, {
     bindings: { x, y },
-    params: { count },
+    params: { count: count / group },
     overrides: { TANH: approximate === "tanh" },
     workgroups: elementGrid(count),
     cost: { flops: 25 * count, bytes: 8 * count },
@@ -25,9 +27,10 @@ export function gelu(step: Step, x: Tensor, approximate: GeluApproximation): Ten
 export function geluGradient(step: Step, dy: Tensor, x: Tensor, approximate: GeluApproximation): Tensor {
   const count = x.size;
   const dx = step.tensor(x.shape);
-  step.run(kernels.gelu_gradient, {
+  const { kernel, group } = inGroups(kernels.gelu_gradient, count);
+  step.run(kernel, {
     bindings: { dy, x, dx },
-    params: { count },
+    params: { count: count / group },
     overrides: { TANH: approximate === "tanh" },
     workgroups: elementGrid(count),
     cost: { flops: 30 * count, bytes: 12 * count },
@@ -38,9 +41,10 @@ export function geluGradient(step: Step, dy: Tensor, x: Tensor, approximate: Gel
 /** y = max(x, 0), elementwise. */
 export function relu(step: Step, x: Tensor): Tensor {
   const y = step.tensor(x.shape);
-  step.run(kernels.relu, {
+  const { kernel, group } = inGroups(kernels.relu, x.size);
+  step.run(kernel, {
     bindings: { x, y },
-    params: { count: x.size },
+    params: { count: x.size / group },
     workgroups: elementGrid(x.size),
     cost: { flops: x.size, bytes: 8 * x.size },
   });
@@ -50,9 +54,10 @@ export function relu(step: Step, x: Tensor): Tensor {
 /** dx = dy where y = relu(x) is positive, else 0. */
 export function reluGradient(step: Step, dy: Tensor, y: Tensor): Tensor {
   const dx = step.tensor(y.shape);
-  step.run(kernels.relu_gradient, {
+  const { kernel, group } = inGroups(kernels.relu_gradient, y.size);
+  step.run(kernel, {
     bindings: { dy, y, dx },
-    params: { count: y.size },
+    params: { count: y.size / group },
     workgroups: elementGrid(y.size),
     cost: { flops: y.size, bytes: 12 * y.size },
   });
@@ -66,11 +71,12 @@ export function reluGradient(step: Step, dy: Tensor, y: Tensor): Tensor {
 export function swiglu(step: Step, gateUp: Tensor): Tensor {
   const [rows, both] = gateUp.shape;
   const width = both / 2;
-  const grid = rowGrid(rows, width);
+  const { kernel, group } = inGroups(kernels.swiglu, width);
+  const grid = rowGrid(rows, width / group);
   const y = step.tensor([rows, width]);
-  step.run(kernels.swiglu, {
+  step.run(kernel, {
     bindings: { gate_up: gateUp, y },
-    params: { rows, width, ...grid.params },
+    params: { rows, width: width / group, ...grid.params },
     workgroups: grid.workgroups,
     cost: { flops: 10 * y.size, bytes: 12 * y.size },
   });
@@ -81,11 +87,12 @@ export function swiglu(step: Step, gateUp: Tensor): Tensor {
 export function swigluGradient(step: Step, dy: Tensor, gateUp: Tensor): Tensor {
   const [rows, both] = gateUp.shape;
   const width = both / 2;
-  const grid = rowGrid(rows, width);
+  const { kernel, group } = inGroups(kernels.swiglu_gradient, width);
+  const grid = rowGrid(rows, width / group);
   const dGateUp = step.tensor([rows, both]);
-  step.run(kernels.swiglu_gradient, {
+  step.run(kernel, {
     bindings: { dy, gate_up: gateUp, d_gate_up: dGateUp },
-    params: { rows, width, ...grid.params },
+    params: { rows, width: width / group, ...grid.params },
     workgroups: grid.workgroups,
     cost: { flops: 15 * dy.size, bytes: 20 * dy.size },
   });

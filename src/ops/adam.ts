@@ -2,6 +2,7 @@ import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { elementGrid } from "./elementwise.ts";
+import { inGroups } from "./groups.ts";
 import { windowsOf } from "./windows.ts";
 
 /** Parameters with their gradients and moments: tensors of one size in four different buffers. */
@@ -41,7 +42,8 @@ export function adamStep(
   const [gradient, m, v] = [windows(state.gradient), windows(state.m), windows(state.v)];
   windows(state.parameter).forEach(({ tensor: parameter }, i) => {
     const count = parameter.size;
-    step.run(kernels.adam, {
+    const { kernel, group } = inGroups(kernels.adam, count);
+    step.run(kernel, {
       bindings: {
         gradient: gradient[i].tensor,
         squared_norm: squaredNorm ?? gradient[i].tensor,
@@ -50,7 +52,7 @@ export function adamStep(
         v: v[i].tensor,
       },
       params: {
-        count,
+        count: count / group,
         beta1,
         rest1: 1 - beta1,
         beta2,

@@ -2,6 +2,7 @@ import { gridOf } from "../gpu/grid.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { inGroups } from "./groups.ts";
 
 /** The grid of an elementwise kernel: 256 lanes a workgroup, four elements a lane. */
 export const elementGrid = (count: number) => gridOf(Math.ceil(count / 1024));
@@ -15,9 +16,10 @@ export function add(step: Step, a: Tensor, b: Tensor): Tensor {
   sameSize("sum", a, b);
   const count = a.size;
   const y = step.tensor(a.shape);
-  step.run(kernels.add, {
+  const { kernel, group } = inGroups(kernels.add, count);
+  step.run(kernel, {
     bindings: { a, b, y },
-    params: { count },
+    params: { count: count / group },
     workgroups: elementGrid(count),
     cost: { flops: count, bytes: 12 * count },
   });
@@ -28,9 +30,10 @@ export function add(step: Step, a: Tensor, b: Tensor): Tensor {
 export function scale(step: Step, x: Tensor, factor: number): Tensor {
   const count = x.size;
   const y = step.tensor(x.shape);
-  step.run(kernels.scale, {
+  const { kernel, group } = inGroups(kernels.scale, count);
+  step.run(kernel, {
     bindings: { x, y },
-    params: { count, factor },
+    params: { count: count / group, factor },
     workgroups: elementGrid(count),
     cost: { flops: count, bytes: 8 * count },
   });
@@ -42,9 +45,10 @@ export function axpy(step: Step, x: Tensor, y: Tensor, factor: number): void {
   sameSize("axpy", x, y);
   if (x.bufferId === y.bufferId && x.buffer) throw new Error("axpy reads and writes the same buffer");
   const count = x.size;
-  step.run(kernels.axpy, {
+  const { kernel, group } = inGroups(kernels.axpy, count);
+  step.run(kernel, {
     bindings: { x, y },
-    params: { count, factor },
+    params: { count: count / group, factor },
     workgroups: elementGrid(count),
     cost: { flops: 2 * count, bytes: 12 * count },
   });

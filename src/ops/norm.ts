@@ -1,7 +1,9 @@
 import { gridOf } from "../gpu/grid.ts";
+import type { Kernel } from "../gpu/kernel.ts";
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { inGroups } from "./groups.ts";
 import { columnSum, rowBlocks } from "./reduce.ts";
 
 /** Where the gradients of a normalisation's weight (and bias) go: overwritten, or added to when `accumulate`. */
@@ -19,19 +21,33 @@ export interface LayerNormStatistics {
 
 /**
  * Lanes that share a row. Few for narrow rows: one barrier then serves many rows, and a lane still has several
- * elements to add.
+ * elements to add. On a software adapter lanes of different rows are as good as neighbours, and one a row needs no barrier.
  */
-function lanesFor(width: number): number {
+function lanesFor(step: Step, width: number): number {
+  if (step.sharedSubgroup) return 1;
   if (width <= 256) return 8;
   return width <= 1024 ? 16 : 32;
 }
 
-/** The shape of a normalisation over the last axis, of w.size elements, and its grid. */
-function rowsOf(x: Tensor, w: Tensor) {
+/** What the kernels of a normalisation over the last axis, of w.size elements, are run with. */
+function rowsOf<K extends Kernel>(step: Step, all: K, x: Tensor, w: Tensor) {
   const width = w.size;
   const rows = x.size / width;
-  const lanes = lanesFor(width);
-  return { rows, width, lanes, workgroups: gridOf(Math.ceil((rows * lanes) / 64)) };
+  const LANES = lanesFor(step, width);
+  const { kernel, group } = inGroups(all, width);
+  const params = { rows, width: width / group };
+  return { kernel, rows, params, LANES, workgroups: gridOf(Math.ceil((rows * LANES) / 64)) };
+}
+
+/** The same of a weight gradient: rows in blocks, whose sums are added up by `columnSum` when there are several. */
+function blocksOf<K extends Kernel>(all: K, x: Tensor, w: Tensor) {
+  const width = w.size;
+  const rows = x.size / width;
+  const { kernel, group } = inGroups(all, width);
+  const { blocks, blockRows } = rowBlocks(rows);
+  const params = { rows, width: width / group, block_rows: blockRows };
+  const workgroups: [number, number] = [Math.ceil(width / group / 64), blocks];
+  return { kernel, params, workgroups, partials: blocks === 1 ? null : [blocks, width] };
 }
 
 /**
@@ -45,13 +61,14 @@ export function layerNorm(
   b: Tensor,
   eps: number,
 ): LayerNormStatistics & { readonly y: Tensor } {
-  const { rows, width, lanes, workgroups } = rowsOf(x, w);
+  const { kernel, rows, params, LANES, workgroups } = rowsOf(step, kernels.layer_norm_forward, x, w);
   const y = step.tensor(x.shape);
   const mean = step.tensor([rows]);
   const rstd = step.tensor([rows]);
-  step.run(kernels.layer_norm_forward, {
+  step.run(kernel, {
     bindings: { x, w, b, y, mean, rstd },
-    params: { rows, width, eps, lanes },
+    params: { ...params, eps },
+    overrides: { LANES },
     workgroups,
     cost: { flops: 8 * x.size, bytes: 8 * x.size },
   });
@@ -71,28 +88,27 @@ export function layerNormGradient(
   into: NormWeightGradients | null,
   residual: Tensor | null = null,
 ): Tensor {
-  const { rows, width, lanes, workgroups } = rowsOf(x, w);
+  const { kernel, params, LANES, workgroups } = rowsOf(step, kernels.layer_norm_gradient, x, w);
   const dx = step.tensor(x.shape);
-  step.run(kernels.layer_norm_gradient, {
+  step.run(kernel, {
     bindings: { dy, x, w, mean, rstd, residual: residual ?? dy, dx },
-    params: { rows, width, lanes },
-    overrides: { RESIDUAL: residual !== null },
+    params,
+    overrides: { RESIDUAL: residual !== null, LANES },
     workgroups,
     cost: { flops: 13 * x.size, bytes: 12 * x.size },
   });
   if (into) {
-    const { blocks, blockRows } = rowBlocks(rows);
-    const single = blocks === 1;
-    const dw = single ? into.dw : step.tensor([blocks, width]);
-    const db = single ? into.db : step.tensor([blocks, width]);
-    step.run(kernels.layer_norm_weight_gradient, {
+    const { kernel, params, workgroups, partials } = blocksOf(kernels.layer_norm_weight_gradient, x, w);
+    const dw = partials ? step.tensor(partials) : into.dw;
+    const db = partials ? step.tensor(partials) : into.db;
+    step.run(kernel, {
       bindings: { dy, x, mean, rstd, dw, db },
-      params: { rows, width, block_rows: blockRows },
-      overrides: { ACCUMULATE: single && into.accumulate },
-      workgroups: [Math.ceil(width / 64), blocks],
+      params,
+      overrides: { ACCUMULATE: !partials && into.accumulate },
+      workgroups,
       cost: { flops: 5 * x.size, bytes: 8 * x.size },
     });
-    if (!single) {
+    if (partials) {
       columnSum(step, dw, into.dw, into.accumulate);
       columnSum(step, db, into.db, into.accumulate);
       step.free(dw);
@@ -112,12 +128,13 @@ export function rmsNorm(
   w: Tensor,
   eps: number,
 ): { readonly y: Tensor; readonly rstd: Tensor } {
-  const { rows, width, lanes, workgroups } = rowsOf(x, w);
+  const { kernel, rows, params, LANES, workgroups } = rowsOf(step, kernels.rms_norm_forward, x, w);
   const y = step.tensor(x.shape);
   const rstd = step.tensor([rows]);
-  step.run(kernels.rms_norm_forward, {
+  step.run(kernel, {
     bindings: { x, w, y, rstd },
-    params: { rows, width, eps, lanes },
+    params: { ...params, eps },
+    overrides: { LANES },
     workgroups,
     cost: { flops: 4 * x.size, bytes: 8 * x.size },
   });
@@ -137,27 +154,26 @@ export function rmsNormGradient(
   into: Omit<NormWeightGradients, "db"> | null,
   residual: Tensor | null = null,
 ): Tensor {
-  const { rows, width, lanes, workgroups } = rowsOf(x, w);
+  const { kernel, params, LANES, workgroups } = rowsOf(step, kernels.rms_norm_gradient, x, w);
   const dx = step.tensor(x.shape);
-  step.run(kernels.rms_norm_gradient, {
+  step.run(kernel, {
     bindings: { dy, x, w, rstd, residual: residual ?? dy, dx },
-    params: { rows, width, lanes },
-    overrides: { RESIDUAL: residual !== null },
+    params,
+    overrides: { RESIDUAL: residual !== null, LANES },
     workgroups,
     cost: { flops: 10 * x.size, bytes: 12 * x.size },
   });
   if (into) {
-    const { blocks, blockRows } = rowBlocks(rows);
-    const single = blocks === 1;
-    const dw = single ? into.dw : step.tensor([blocks, width]);
-    step.run(kernels.rms_norm_weight_gradient, {
+    const { kernel, params, workgroups, partials } = blocksOf(kernels.rms_norm_weight_gradient, x, w);
+    const dw = partials ? step.tensor(partials) : into.dw;
+    step.run(kernel, {
       bindings: { dy, x, rstd, dw },
-      params: { rows, width, block_rows: blockRows },
-      overrides: { ACCUMULATE: single && into.accumulate },
-      workgroups: [Math.ceil(width / 64), blocks],
+      params,
+      overrides: { ACCUMULATE: !partials && into.accumulate },
+      workgroups,
       cost: { flops: 3 * x.size, bytes: 8 * x.size },
     });
-    if (!single) {
+    if (partials) {
       columnSum(step, dw, into.dw, into.accumulate);
       step.free(dw);
     }

@@ -1,6 +1,7 @@
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { inGroups } from "./groups.ts";
 import { rowGrid } from "./row-grid.ts";
 import { windowsOf } from "./windows.ts";
 
@@ -26,13 +27,13 @@ export function columnSum(step: Step, x: Tensor, out: Tensor, accumulate: boolea
   const width = out.size;
   const rows = width ? x.size / width : 0;
   const { blocks, blockRows } = rowBlocks(rows);
-  const columns = Math.ceil(width / 64);
+  const { kernel, group } = inGroups(kernels.column_sum, width);
   const stage = (from: Tensor, to: Tensor, rows: number, blocks: number, blockRows: number, add: boolean) =>
-    step.run(kernels.column_sum, {
+    step.run(kernel, {
       bindings: { x: from, out: to },
-      params: { rows, width, block_rows: blockRows },
+      params: { rows, width: width / group, block_rows: blockRows },
       overrides: { ACCUMULATE: add },
-      workgroups: [columns, blocks],
+      workgroups: [Math.ceil(width / group / 64), blocks],
       cost: { flops: rows * width, bytes: 4 * (rows + blocks) * width },
     });
   if (blocks === 1) {
