@@ -1,7 +1,8 @@
 /**
  * Subgroup matrices made of plain WGSL, so that a kernel for tensor cores runs, with extents and subgroups of any GPU, on
  * adapters that have none. Only what a driver does by itself is replaced: types, load, store, multiplication, and the
- * numbering of lanes. Tiles, offsets, pitches, barriers and everything else stay the kernel's own text.
+ * numbering of lanes. Tiles, offsets, pitches, barriers and everything else stay the kernel's own text. Shuffles, which reach
+ * at most three lanes on, are the adapter's own: its subgroups need four lanes, in the order of the workgroup's.
  */
 import type { Gpu } from "../src/gpu/device.ts";
 import type { SubgroupMatrix } from "../src/gpu/subgroup-matrix.ts";
