@@ -1,9 +1,9 @@
 // Kernels that memory limits: node bench/memory.js [--json] [--quick] [--adapter=NAME]
 //
-// Norms, activations, rotary embedding, addition, dropout, look-up and Adam, over rows of 768 (2,048 of them): a few operations
-// for every number read, so that their limit is a copy's rate. Versions: one element at a time, for rows that are no multiple of
-// four, or four; norms with several lanes a row, as on GPUs, or one, as on software adapters. Rates count the operations and
-// bytes that the ops state for their kernels. Every result is checked against float64 in a few places.
+// Norms, activations, rotary embedding, addition, dropout, look-up and Adam, over 2,048 rows of 768: a few operations for every
+// number read, so that their limit is a copy's rate. Versions: one element at a time, for rows that are no multiple of four
+// (2,047 of 767), or four; norms with several lanes a row, as on GPUs, or one, as on software adapters. Rates count the
+// operations and bytes that the ops state for their kernels. Every result is checked against float64 in a few places.
 import { accountOf } from "./account.js";
 import { laser, noise, open, quick } from "./harness.js";
 

@@ -2,7 +2,7 @@
 //   g = gradient * min(1, clip / (norm + 1e-6))  when CLIP, norm the joint norm of the gradient, of which the square is given
 //   m <- beta1 m + (1 - beta1) g        v <- beta2 v + (1 - beta2) g^2
 //   parameter <- (1 - lr weight_decay) parameter - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
-// Shapes: parameter, gradient, m, v [count]; squared_norm [1].
+// Shapes: parameter, gradient, m, v [GROUP count]; squared_norm [1].
 // The host computes in float64 what f32 would round badly: 1 - beta (rest1, rest2), decay = 1 - lr weight_decay,
 // step_size = lr / (1 - beta1^t), root_scale = 1 / sqrt(1 - beta2^t).
 // Who calls it: ops/adam.ts, adamStep, once for all parameters together.

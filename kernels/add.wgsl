@@ -1,5 +1,5 @@
 // add: y[i] = a[i] + b[i]
-// Shapes: a, b, y [count].
+// Shapes: a, b, y [GROUP count].
 // Who calls it: ops/elementwise.ts, add.
 // Tiling: a lane takes four elements: a group, or 256 apart, so that neighbouring lanes touch neighbouring elements.
 requires immediate_address_space;

@@ -1,5 +1,5 @@
 // axpy: y[i] += factor * x[i], in place.
-// Shapes: x, y [count], in different buffers.
+// Shapes: x, y [GROUP count], in different buffers.
 // Who calls it: ops/elementwise.ts, axpy (sums of gradients).
 // Tiling: a lane takes four elements: a group, or 256 apart, so that neighbouring lanes touch neighbouring elements.
 requires immediate_address_space;

@@ -1,9 +1,9 @@
 // column_sum: out[block, j] = sum_r x[r, j] over the rows r of the block; added to what was there when ACCUMULATE.
-// Shapes: x [R, D], out [blocks, D]. R = rows, D = width.
+// Shapes: x [R, D], out [blocks, D]. R = rows, D = GROUP width.
 // Who calls it: ops/reduce.ts, columnSum (bias gradients), in one stage for few rows, else in two: blocks of rows first,
 // then the blocks. Also the second stage of the weight gradients of ops/norm.ts.
-// Tiling: a lane owns a column (a group of four) and walks down its block of rows, so that the 64 lanes of a workgroup read neighbouring
-// elements; no barrier. The order of the sums is fixed: the result repeats to the bit.
+// Tiling: a lane owns a column, or a group of four, and walks down its block of rows, so that the 64 lanes of a workgroup
+// read neighbouring elements; no barrier. The order of the sums is fixed: the result repeats to the bit.
 requires immediate_address_space;
 
 override ACCUMULATE: bool = false;

@@ -1,7 +1,7 @@
 // gelu: y = x * Phi(x), Phi the distribution function of the standard normal,
 //   exactly           Phi(x) = (1 + erf(x / sqrt(2))) / 2
 //   or when TANH      Phi(x) ~ (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)),  u = sqrt(2 / pi) (x + 0.044715 x^3)
-// Shapes: x, y [count].
+// Shapes: x, y [GROUP count].
 // Who calls it: ops/activation.ts, gelu.
 // Tiling: a lane takes four elements: a group, or 256 apart, so that neighbouring lanes touch neighbouring elements.
 requires immediate_address_space;

@@ -1,7 +1,7 @@
 // gelu_gradient: dx = dy * (Phi(x) + x * Phi'(x)), Phi as in gelu.wgsl:
 //   exactly           Phi'(x) = exp(-x^2 / 2) / sqrt(2 pi)
 //   or when TANH      Phi'(x) = Phi (1 - Phi) * 2 u'(x),  u' = sqrt(2 / pi) (1 + 3 * 0.044715 x^2)
-// Shapes: dy, x, dx [count].
+// Shapes: dy, x, dx [GROUP count].
 // Who calls it: ops/activation.ts, geluGradient.
 // Tiling: a lane takes four elements: a group, or 256 apart, so that neighbouring lanes touch neighbouring elements.
 requires immediate_address_space;

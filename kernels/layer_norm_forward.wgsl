@@ -1,9 +1,9 @@
 // layer_norm_forward: y[r, j] = (x[r, j] - mean[r]) * rstd[r] * w[j] + b[j]
 //   mean[r] = 1/D sum_j x[r, j]      rstd[r] = 1 / sqrt(1/D sum_j (x[r, j] - mean[r])^2 + eps)
-// Shapes: x, y [R, D]; w, b [D]; mean, rstd [R] (kept for the gradients). R = rows, D = width.
+// Shapes: x, y [R, D]; w, b [D]; mean, rstd [R] (kept for the gradients). R = rows, D = GROUP width.
 // Who calls it: ops/norm.ts, layerNorm.
 // Tiling: LANES lanes share a row, 64 / LANES rows share a workgroup. Narrow rows get few lanes, so that one barrier
-// serves many rows; on software adapters a row has one lane, and no barrier is left. The row is read three times (mean,
+// serves many rows; where Gpu.sharedSubgroup is set, a row has one lane and no barrier. The row is read three times (mean,
 // variance, result): the second and third reads hit the cache, and centring before squaring keeps the variance exact where
 // E[x^2] - E[x]^2 would cancel.
 requires immediate_address_space;

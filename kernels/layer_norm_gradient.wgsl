@@ -1,7 +1,7 @@
 // layer_norm_gradient: the gradient of layer normalisation with respect to its input,
 //   dx[r, j] = rstd[r] * (g[j] - 1/D sum_k g[k] - n[j] * 1/D sum_k g[k] n[k])  (+ residual[r, j])
 //   with g[j] = dy[r, j] * w[j] and n[j] = (x[r, j] - mean[r]) * rstd[r].
-// Shapes: dy, x, residual, dx [R, D]; w [D]; mean, rstd [R]. R = rows, D = width.
+// Shapes: dy, x, residual, dx [R, D]; w [D]; mean, rstd [R]. R = rows, D = GROUP width.
 // Who calls it: ops/norm.ts, layerNormGradient.
 // Tiling: as layer_norm_forward: LANES lanes a row, 64 / LANES rows a workgroup. Both sums come from one pass and share
 // one barrier, where LANES > 1.

@@ -1,11 +1,11 @@
 // layer_norm_weight_gradient: the gradients of layer normalisation with respect to weight and bias, block by block,
 //   dw[block, j] = sum_r dy[r, j] * (x[r, j] - mean[r]) * rstd[r]      db[block, j] = sum_r dy[r, j]
 //   over the rows r of the block; added to what was there when ACCUMULATE.
-// Shapes: dy, x [R, D]; mean, rstd [R]; dw, db [blocks, D]. With one block they are the gradients themselves; otherwise
+// Shapes: dy, x [R, D]; mean, rstd [R]; dw, db [blocks, D], D = GROUP width. With one block they are the gradients themselves; otherwise
 // column_sum adds the blocks up, in order, so that the result repeats to the bit.
 // Who calls it: ops/norm.ts, layerNormGradient.
-// Tiling: a lane owns a column (a group of four) and walks down its block of rows, so that the 64 lanes of a workgroup read neighbouring
-// elements; no barrier.
+// Tiling: a lane owns a column, or a group of four, and walks down its block of rows, so that the 64 lanes of a workgroup
+// read neighbouring elements; no barrier.
 requires immediate_address_space;
 
 override ACCUMULATE: bool = false;

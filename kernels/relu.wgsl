@@ -1,5 +1,5 @@
 // relu: y = max(x, 0)
-// Shapes: x, y [count].
+// Shapes: x, y [GROUP count].
 // Who calls it: ops/activation.ts, relu.
 // Tiling: a lane takes four elements: a group, or 256 apart, so that neighbouring lanes touch neighbouring elements.
 requires immediate_address_space;

@@ -1,5 +1,5 @@
 // relu_gradient: dx = dy where y > 0, else 0, with y = relu(x): the slope at zero is taken as zero
-// Shapes: dy, y, dx [count].
+// Shapes: dy, y, dx [GROUP count].
 // Who calls it: ops/activation.ts, reluGradient.
 // Tiling: a lane takes four elements: a group, or 256 apart, so that neighbouring lanes touch neighbouring elements.
 requires immediate_address_space;

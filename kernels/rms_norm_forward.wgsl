@@ -1,5 +1,5 @@
 // rms_norm_forward: y[r, j] = x[r, j] * rstd[r] * w[j],   rstd[r] = 1 / sqrt(1/D sum_j x[r, j]^2 + eps)
-// Shapes: x, y [R, D]; w [D]; rstd [R] (kept for the gradients). R = rows, D = width.
+// Shapes: x, y [R, D]; w [D]; rstd [R] (kept for the gradients). R = rows, D = GROUP width.
 // Who calls it: ops/norm.ts, rmsNorm.
 // Tiling: as layer_norm_forward: LANES lanes a row, 64 / LANES rows a workgroup, one barrier where LANES > 1.
 requires immediate_address_space;

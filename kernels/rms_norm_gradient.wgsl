@@ -1,7 +1,7 @@
 // rms_norm_gradient: the gradient of RMS normalisation with respect to its input,
 //   dx[r, j] = rstd[r] * (g[j] - n[j] * 1/D sum_k g[k] n[k])  (+ residual[r, j])
 //   with g[j] = dy[r, j] * w[j] and n[j] = x[r, j] * rstd[r].
-// Shapes: dy, x, residual, dx [R, D]; w [D]; rstd [R]. R = rows, D = width.
+// Shapes: dy, x, residual, dx [R, D]; w [D]; rstd [R]. R = rows, D = GROUP width.
 // Who calls it: ops/norm.ts, rmsNormGradient.
 // Tiling: as layer_norm_forward: LANES lanes a row, 64 / LANES rows a workgroup, one barrier where LANES > 1.
 requires immediate_address_space;

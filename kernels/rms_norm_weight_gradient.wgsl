@@ -1,8 +1,8 @@
 // rms_norm_weight_gradient: the gradient of RMS normalisation with respect to its weight, block by block,
 //   dw[block, j] = sum_r dy[r, j] * x[r, j] * rstd[r]   over the rows r of the block; added when ACCUMULATE.
-// Shapes: dy, x [R, D]; rstd [R]; dw [blocks, D], added up by column_sum when there are several blocks.
+// Shapes: dy, x [R, D]; rstd [R]; dw [blocks, D], D = GROUP width, added up by column_sum when there are several blocks.
 // Who calls it: ops/norm.ts, rmsNormGradient.
-// Tiling: as layer_norm_weight_gradient: a lane owns a column (a group of four) and walks down its block of rows; no barrier.
+// Tiling: as layer_norm_weight_gradient: a lane owns a column, or a group of four, and walks down its block; no barrier.
 requires immediate_address_space;
 
 override ACCUMULATE: bool = false;

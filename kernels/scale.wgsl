@@ -1,5 +1,5 @@
 // scale: y[i] = factor * x[i]
-// Shapes: x, y [count].
+// Shapes: x, y [GROUP count].
 // Who calls it: ops/elementwise.ts, scale.
 // Tiling: a lane takes four elements: a group, or 256 apart, so that neighbouring lanes touch neighbouring elements.
 requires immediate_address_space;

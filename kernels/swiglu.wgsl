@@ -1,8 +1,8 @@
 // swiglu: y[t, j] = silu(gate) * up,  gate = gate_up[t, j],  up = gate_up[t, F + j],  silu(g) = g / (1 + exp(-g))
-// Shapes: gate_up [T, 2 F] (the output of one fused product), y [T, F]. T = rows, F = width.
+// Shapes: gate_up [T, 2 F] (the output of one fused product), y [T, F]. T = rows, F = GROUP width.
 // Who calls it: ops/activation.ts, swiglu.
 // Tiling: `lanes` lanes share a row and 64 / lanes rows a workgroup, so that narrow rows leave no lane idle; rows lie on
-// the grid's x and y, ranges of `span` columns on its z.
+// the grid's x and y, ranges of `span` groups on its z.
 requires immediate_address_space;
 
 // begin elements

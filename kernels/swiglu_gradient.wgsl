@@ -1,10 +1,10 @@
 // swiglu_gradient: with s = 1 / (1 + exp(-gate)),
 //   d_gate_up[t, j]     = dy[t, j] * up * s * (1 + gate * (1 - s))        (the gradient of the gate)
 //   d_gate_up[t, F + j] = dy[t, j] * gate * s                             (the gradient of up)
-// Shapes: dy [T, F]; gate_up, d_gate_up [T, 2 F]. T = rows, F = width.
+// Shapes: dy [T, F]; gate_up, d_gate_up [T, 2 F]. T = rows, F = GROUP width.
 // Who calls it: ops/activation.ts, swigluGradient.
 // Tiling: `lanes` lanes share a row and 64 / lanes rows a workgroup, so that narrow rows leave no lane idle; rows lie on
-// the grid's x and y, ranges of `span` columns on its z.
+// the grid's x and y, ranges of `span` groups on its z.
 requires immediate_address_space;
 
 // begin elements

@@ -156,6 +156,8 @@ for (const [rows, width, range] of [
   [17, 172, 1],
   [5, 769, 8],
   [2, 131, 200],
+  [2, 516, 1],
+  [3, 2052, 1],
 ]) {
   t(`SwiGLU [${rows}, ${width}] within ${range}`, async () => {
     const [gateUp, dy] = [noise(rows * 2 * width, 1, range), noise(rows * width, 2)];

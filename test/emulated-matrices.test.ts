@@ -18,8 +18,11 @@ const t = suite("emulated matrices");
 const gpu = await openTestGpu();
 t.after(() => gpu.close());
 
-const able = ["shader-f16", "subgroups"].every((feature) => gpu.features.has(feature as GPUFeatureName));
-if (!able) console.log(`SKIPPED: emulated matrices, ${gpu.adapterName} has no f16 or no subgroups`);
+const { subgroupMinSize = 0 } = gpu.device.adapterInfo;
+const able =
+  subgroupMinSize >= 4 &&
+  ["shader-f16", "subgroups"].every((feature) => gpu.features.has(feature as GPUFeatureName));
+if (!able) console.log(`SKIPPED: emulated matrices, ${gpu.adapterName} has no f16, or no subgroups of four`);
 
 const every: SubgroupMatrix[] = MATRIX_EXTENTS.flatMap(([rows, columns, depth]) =>
   MATRIX_LANES.map((lanes) => ({ rows, columns, depth, lanes })),

@@ -90,11 +90,14 @@ const shapes = [
   [67, 128, 0],
   [33, 768, 1],
   [300, 100, 0],
+  [300, 99, 0],
+  [0, 8, 0],
+  [3, 4, 0],
   [2, 4096, 0],
   [1, 2503, 0],
 ];
-/** Lanes of a row: one on software adapters, several on GPUs, which every adapter can run. */
-const ways = gpu.sharedSubgroup ? [gpu.sharedSubgroup, 0] : [0];
+/** Lanes of a row: one on software adapters, several on GPUs; every adapter can run both. */
+const ways = [gpu.sharedSubgroup || 4, 0];
 const cases = ways.flatMap((shared) => shapes.map(([rows, width, mean]) => ({ shared, rows, width, mean })));
 for (const { shared, rows, width, mean } of cases) {
   const lanes = shared ? "one lane a row" : "several lanes a row";

@@ -15,6 +15,7 @@ const values = (n: number, seed: number) => noise(n, seed).map((v) => v + 0.5);
 
 for (const [rows, width] of [
   [0, 3],
+  [0, 4],
   [1, 1],
   [1, 768],
   [7, 65],

@@ -35,7 +35,8 @@ export class Gpu {
   poison: boolean;
   /**
    * Invocations of a subgroup when its size is fixed and kernels do better by sharing registers across it than by
-   * reading the same memory in every lane: on software adapters, where each lane pays for its own load. 0: elsewhere.
+   * reading the same memory in every lane: on software adapters, where each lane pays for its own load, and lanes that read
+   * neighbours gain nothing (norms then have one lane a row). 0: elsewhere.
    */
   sharedSubgroup: number;
   /** The tensor cores that products use, or null: the device has none, or it is software, where others are faster. */
@@ -270,7 +271,8 @@ export class Gpu {
     if (!this.buffers.isPersistent(tensor.bufferId) && tensor.offset === 0) {
       return Math.min(tensor.buffer.size, this.device.limits.maxStorageBufferBindingSize);
     }
-    return Math.max(4, tensor.bytes);
+    // Nothing is bound as one group of four elements, the least that a kernel may ask for.
+    return Math.max(4, tensor.bytes || 16);
   }
 
   private dropBindGroups(bufferId: number): void {

@@ -21,8 +21,8 @@ const PARTS = { weights: { f16, quantized }, elements: { groups } };
 
 /**
  * The text of a kernel's variant. Override constants cannot size an array in registers, subgroupBroadcast takes only a
- * literal lane, and the type of a binding depends on how weights are stored or elements grouped: these are done on the text. The file as it
- * is stays valid WGSL.
+ * literal lane, and the type of a binding depends on how weights are stored or elements grouped: these are done on the
+ * text. The file as it is stays valid WGSL.
  *
  *   // begin weights ... // end weights   become the file `weights`, when there is one; `elements` likewise
  *   const NAME = 64u;                     gets the value `constants.NAME` (a u32), when there is one

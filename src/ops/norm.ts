@@ -21,7 +21,7 @@ export interface LayerNormStatistics {
 
 /**
  * Lanes that share a row. Few for narrow rows: one barrier then serves many rows, and a lane still has several
- * elements to add. On a software adapter lanes of different rows are as good as neighbours, and one a row needs no barrier.
+ * elements to add. Where lanes gain nothing by reading neighbours (Gpu.sharedSubgroup), one a row needs no barrier.
  */
 function lanesFor(step: Step, width: number): number {
   if (step.sharedSubgroup) return 1;
@@ -47,7 +47,7 @@ function blocksOf<K extends Kernel>(all: K, x: Tensor, w: Tensor) {
   const { blocks, blockRows } = rowBlocks(rows);
   const params = { rows, width: width / group, block_rows: blockRows };
   const workgroups: [number, number] = [Math.ceil(width / group / 64), blocks];
-  return { kernel, params, workgroups, partials: blocks === 1 ? null : [blocks, width] };
+  return { kernel, params, workgroups, partialShape: blocks === 1 ? null : [blocks, width] };
 }
 
 /**
@@ -98,17 +98,18 @@ export function layerNormGradient(
     cost: { flops: 13 * x.size, bytes: 12 * x.size },
   });
   if (into) {
-    const { kernel, params, workgroups, partials } = blocksOf(kernels.layer_norm_weight_gradient, x, w);
-    const dw = partials ? step.tensor(partials) : into.dw;
-    const db = partials ? step.tensor(partials) : into.db;
-    step.run(kernel, {
+    const sums = blocksOf(kernels.layer_norm_weight_gradient, x, w);
+    const { partialShape } = sums;
+    const dw = partialShape ? step.tensor(partialShape) : into.dw;
+    const db = partialShape ? step.tensor(partialShape) : into.db;
+    step.run(sums.kernel, {
       bindings: { dy, x, mean, rstd, dw, db },
-      params,
-      overrides: { ACCUMULATE: !partials && into.accumulate },
-      workgroups,
+      params: sums.params,
+      overrides: { ACCUMULATE: !partialShape && into.accumulate },
+      workgroups: sums.workgroups,
       cost: { flops: 5 * x.size, bytes: 8 * x.size },
     });
-    if (partials) {
+    if (partialShape) {
       columnSum(step, dw, into.dw, into.accumulate);
       columnSum(step, db, into.db, into.accumulate);
       step.free(dw);
@@ -164,16 +165,17 @@ export function rmsNormGradient(
     cost: { flops: 10 * x.size, bytes: 12 * x.size },
   });
   if (into) {
-    const { kernel, params, workgroups, partials } = blocksOf(kernels.rms_norm_weight_gradient, x, w);
-    const dw = partials ? step.tensor(partials) : into.dw;
-    step.run(kernel, {
+    const sums = blocksOf(kernels.rms_norm_weight_gradient, x, w);
+    const { partialShape } = sums;
+    const dw = partialShape ? step.tensor(partialShape) : into.dw;
+    step.run(sums.kernel, {
       bindings: { dy, x, rstd, dw },
-      params,
-      overrides: { ACCUMULATE: !partials && into.accumulate },
-      workgroups,
+      params: sums.params,
+      overrides: { ACCUMULATE: !partialShape && into.accumulate },
+      workgroups: sums.workgroups,
       cost: { flops: 3 * x.size, bytes: 8 * x.size },
     });
-    if (partials) {
+    if (partialShape) {
       columnSum(step, dw, into.dw, into.accumulate);
       step.free(dw);
     }

@@ -1,6 +1,6 @@
 import { gridOf } from "../gpu/grid.ts";
 
-/** Most columns of a row that one workgroup walks over. */
+/** Most columns of a row that one workgroup walks over, or groups of four where a kernel takes those. */
 const MOST_COLUMNS = 512;
 
 /**
