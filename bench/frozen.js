@@ -10,6 +10,11 @@ import { llamaConfig, randomLlama, randomTexts, thousands } from "./backbone.js"
 import { json, laser, noise, open, quick } from "./harness.js";
 
 const PREFIX = 8;
+/**
+ * Least cosine of a hidden state to that of f32 weights. Random weights lose more to fewer bits than trained ones, and the
+ * narrowest most (0.998 and 0.70 at d 64, where a row is one group); weights that are read wrongly give one near zero.
+ */
+const LEAST_COSINE = { f32: 1 - 1e-6, int8: 0.99, int4: 0.5 };
 const bench = await open("The frozen Llama, random weights");
 const { gpu } = bench;
 const small = { d: 64, layers: 3, heads: 4, keyValueHeads: 2, intermediate: 128, batch: 32 };
@@ -101,7 +106,7 @@ async function shape({ batch, longest = 141, ...geometry }) {
       if (!(off < 1e-3)) throw new Error(`${name}: hidden states are ${off} away from those of f32 weights`);
     } else {
       const least = leastCosine(hidden, expected, d);
-      if (!(least >= laser.SUFFIX_COSINE[storage]))
+      if (!(least >= LEAST_COSINE[storage]))
         throw new Error(`${name}: hidden states turned from those of f32 weights, cosine ${least}`);
     }
     for (const [what, gradient] of [
