@@ -17,6 +17,7 @@ const NAMES = [
   "router",
   "memory",
   "cosine",
+  "load",
   "frozen",
   "encode",
   "step",

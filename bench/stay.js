@@ -41,6 +41,7 @@ const TESTS = [
   "rope",
   "router",
   "activation",
+  "convert-weights",
   "gpu-layer",
   "compare-",
 ];
@@ -52,6 +53,7 @@ const BENCHES = [
   "cosine",
   "router",
   "memory",
+  "load",
   "frozen",
   "encode",
   "step",

@@ -64,6 +64,8 @@ const EXPECTED: Readonly<Record<string, Expected>> = {
   // Norms by two versions, and by a third where subgroups share loads.
   memory: { results: 24, orMore: true, paths: ["gbytes", "share", "dispatches"] },
   cosine: { results: 6 * (await itemSetWays()).length, paths: ["gflops", "share", "dispatches"] },
+  // Reading, and four storages by two versions, of three types.
+  load: { results: 27, paths: ["first", "gbytes", "share"] },
   frozen: { results: 8, paths: RATES },
   encode: { results: 4, paths: [...RATES, "items", "itemsPerSecond", "submits"] },
   step: {

@@ -38,6 +38,14 @@ export class TensorFile {
     return bytes;
   }
 
+  /** Fills `bytes` with those of a tensor from its byte `from` on. */
+  async readInto(name: string, from: number, bytes: Uint8Array): Promise<void> {
+    const { start, end } = this.info(name);
+    if (start + from + bytes.byteLength > end)
+      throw new Error(`bytes ${from}.. of ${name} reach beyond its ${end - start}`);
+    await readFully(this.#file, this.path, bytes, start + from);
+  }
+
   /**
    * The bytes of a tensor in order, in pieces of at most `maxBytes` that hold whole elements. Each piece is a buffer
    * of its own; only one is in memory unless the caller keeps them.

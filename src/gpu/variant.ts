@@ -1,4 +1,6 @@
 import groups from "../../kernels/elements/groups.wgsl";
+import fileBf16 from "../../kernels/file/bf16.wgsl";
+import fileF16 from "../../kernels/file/f16.wgsl";
 import f16 from "../../kernels/weights/f16.wgsl";
 import quantized from "../../kernels/weights/quantized.wgsl";
 import type { Kernel } from "./kernel.ts";
@@ -15,24 +17,27 @@ export interface Variant {
   readonly weights?: keyof typeof PARTS.weights;
   /** The file of kernels/elements that says how many elements it takes at a time, in place of its own lines for one. */
   readonly elements?: keyof typeof PARTS.elements;
+  /** The file of kernels/file that says how a checkpoint's file holds weights, in place of its own lines for F32. */
+  readonly file?: keyof typeof PARTS.file;
 }
 
-const PARTS = { weights: { f16, quantized }, elements: { groups } };
+const PARTS = { weights: { f16, quantized }, elements: { groups }, file: { f16: fileF16, bf16: fileBf16 } };
 
 /**
  * The text of a kernel's variant. Override constants cannot size an array in registers, subgroupBroadcast takes only a
  * literal lane, and the type of a binding depends on how weights are stored or elements grouped: these are done on the
  * text. The file as it is stays valid WGSL.
  *
- *   // begin weights ... // end weights   become the file `weights`, when there is one; `elements` likewise
+ *   // begin weights ... // end weights   become the file `weights`, when there is one; `elements` and `file` likewise
  *   const NAME = 64u;                     gets the value `constants.NAME` (a u32), when there is one
  *   s[0] = f(0u); // each lane            is repeated `lanes` times with [0] and 0u, [1] and 1u, ...
  */
 export function variantSource(source: string, variant: Variant): string {
-  const { constants = {}, lanes = 1, weights, elements } = variant;
+  const { constants = {}, lanes = 1, weights, elements, file } = variant;
   let text = source;
   if (weights) text = replacePart(text, "weights", PARTS.weights[weights]);
   if (elements) text = replacePart(text, "elements", PARTS.elements[elements]);
+  if (file) text = replacePart(text, "file", PARTS.file[file]);
   const missing = new Set(Object.keys(constants));
   const lines = text.split("\n").flatMap((line) => {
     const constant = /^const (\w+) = \d+u;/.exec(line);
@@ -55,11 +60,12 @@ function replacePart(source: string, name: keyof typeof PARTS, by: string): stri
 /** A variant's name, as profiles and errors show it: "product,weights=quantized,BITS=4". */
 export function variantName(
   kernel: string,
-  { constants = {}, lanes = 1, weights, elements }: Variant,
+  { constants = {}, lanes = 1, weights, elements, file }: Variant,
 ): string {
   const parts = [kernel];
   if (weights) parts.push(`weights=${weights}`);
   if (elements) parts.push(elements);
+  if (file) parts.push(`file=${file}`);
   for (const key in constants) parts.push(`${key}=${constants[key]}`);
   if (lanes > 1) parts.push(`lanes=${lanes}`);
   return parts.join(",");

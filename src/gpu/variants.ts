@@ -103,6 +103,12 @@ export function matrixAttention(matrix: SubgroupMatrix, headSize: number): Varia
   return { constants: { ...constants, HEAD_SIZE: headSize } };
 }
 
+/** Kernels that read a checkpoint's file where it holds another type than F32. */
+export const FILES = { F16: { file: "f16" }, BF16: { file: "bf16" } } as const satisfies Record<
+  string,
+  Variant
+>;
+
 /** Kernels that take elements in groups of four. */
 export const GROUPS: Variant = { elements: "groups" };
 
@@ -136,6 +142,7 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   add: [GROUPS],
   axpy: [GROUPS],
   column_sum: [GROUPS],
+  convert_weights: Object.values(FILES),
   gelu: [GROUPS],
   gelu_gradient: [GROUPS],
   layer_norm_forward: [GROUPS],
@@ -159,6 +166,7 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   attention_shared_dq: shared,
   attention_shared_dkv: shared,
   product: stored,
+  quantize_weights: Object.values(FILES),
   product_matrix: tensorCores.flatMap((matrix) =>
     (["f32", "f16", "int8", "int4"] as const).map((dtype) => onMatrices(matrix, dtype)),
   ),

@@ -15,6 +15,8 @@ export interface Checkpoint {
   has(name: string): boolean;
   /** @throws UserError when there is no such tensor. */
   info(name: string): CheckpointTensor;
+  /** Fills `bytes` with those of a tensor from its byte `from` on. */
+  readInto(name: string, from: number, bytes: Uint8Array): Promise<void>;
   /** The tensor's bytes in pieces of at most `maxBytes`, whole elements each (see `TensorFile.chunks`). */
   chunks(name: string, maxBytes: number): AsyncGenerator<Uint8Array, void, undefined>;
   /** The whole tensor as f32. For small ones (norms); see `streamWeights` for the rest. */
@@ -27,8 +29,10 @@ export interface CheckpointTensor {
   readonly dtype: StoredType;
   readonly shape: readonly number[];
   readonly bytes: number;
-  /** The file that holds it, for messages. */
+  /** The file that holds it. */
   readonly path: string;
+  /** Its first byte in that file. */
+  readonly start: number;
 }
 
 /** The formats of weight files: the name of a single file (the index of shards is NAME.index.json), and its reader. */
@@ -74,8 +78,9 @@ export async function openCheckpoint(directory: string): Promise<Checkpoint> {
     info: (name) => {
       const { path, tensors } = fileOf(name);
       const { dtype, shape, start, end } = tensors.get(name)!;
-      return { dtype, shape, bytes: end - start, path };
+      return { dtype, shape, bytes: end - start, path, start };
     },
+    readInto: (name, from, bytes) => fileOf(name).readInto(name, from, bytes),
     chunks: (name, maxBytes) => fileOf(name).chunks(name, maxBytes),
     float32: (name) => fileOf(name).float32(name),
     close,

@@ -1,9 +1,8 @@
 import { freemem } from "node:os";
 import { UserError } from "../files/user-error.ts";
 import type { Gpu } from "../gpu/device.ts";
-import { bytesOf, isQuantized, sizeOf, type Tensor } from "../gpu/tensor.ts";
+import { bytesOf, isQuantized, type Tensor } from "../gpu/tensor.ts";
 import { openDecoderCheckpoint } from "./checkpoint.ts";
-import type { Checkpoint } from "./checkpoint-index.ts";
 import { readDecoderConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
 import type { DecoderConfig } from "./decoder-config.ts";
@@ -14,7 +13,8 @@ import {
   type WeightSource,
   weightSources,
 } from "./decoder-weights.ts";
-import { streamWeights, WEIGHT_STORAGES, type WeightStorage } from "./weight-stream.ts";
+import { type WeightJob, WeightLoader } from "./weight-loader.ts";
+import { WEIGHT_STORAGES, type WeightStorage } from "./weight-stream.ts";
 
 export interface LoadOptions {
   /** Storage of the linear weights; tables of embeddings are never below f16, norms and biases always f32. */
@@ -116,55 +116,37 @@ export async function loadDecoder(gpu: Gpu, directory: string, options: LoadOpti
   checkFits(gpu, directory, config, options.weights);
   const { checkpoint, sources } = await openDecoderCheckpoint(directory, config);
   await using _closed = checkpoint;
-  const loader = new Loader(gpu, checkpoint, config, options);
+  const { onProgress, weights: asked } = options;
+  const total = checkpoint.names.reduce((sum, name) => sum + checkpoint.info(name).bytes, 0);
+  let done = 0;
+  const loader = new WeightLoader(gpu, checkpoint, (bytes) => {
+    done += bytes;
+    onProgress?.(done, total);
+  });
+  const tensors: Tensor[] = [];
+  const jobs: WeightJob[] = [];
   try {
-    const weights = await mapWeights(sources, (source) => loader.load(source));
-    return new Decoder(placedConfig(config, options.weights), weights);
+    const weights = await mapWeights(sources, (source) => {
+      const placement = placementOf(source, config, asked);
+      const tensor = gpu.parameter(placement.shape, placement.storage);
+      tensors.push(tensor);
+      jobs.push(...stacked(source, placement, tensor));
+      return tensor;
+    });
+    await loader.load(jobs);
+    return new Decoder(placedConfig(config, asked), weights);
   } catch (error) {
-    for (const tensor of loader.loaded) gpu.release(tensor);
+    for (const tensor of tensors) gpu.release(tensor);
     throw error;
   }
 }
 
-class Loader {
-  readonly loaded: Tensor[] = [];
-  private done = 0;
-  private pending = 0;
-  private readonly total: number;
-
-  constructor(
-    private readonly gpu: Gpu,
-    private readonly checkpoint: Checkpoint,
-    private readonly config: DecoderConfig,
-    private readonly options: LoadOptions,
-  ) {
-    this.total = checkpoint.names.reduce((sum, name) => sum + checkpoint.info(name).bytes, 0);
-  }
-
-  /** One GPU tensor from checkpoint tensors stacked along the first axis. */
-  async load(source: WeightSource): Promise<Tensor> {
-    const { storage, shape: placed, transposed } = placementOf(source, this.config, this.options.weights);
-    const tensor = this.gpu.parameter(placed, storage);
-    this.loaded.push(tensor);
-    let start = tensor.offset;
-    for (const { name, shape } of source.parts) {
-      const { bytes } = this.checkpoint.info(name);
-      for await (const piece of streamWeights(this.checkpoint, name, storage, { transposed })) {
-        if ((start + piece.byte) % 4 !== 0)
-          throw new UserError(`tensor ${name} has an odd number of elements; use --weights f32`);
-        const words = piece.words as Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
-        this.gpu.device.queue.writeBuffer(tensor.buffer, start + piece.byte, words);
-        this.done += bytes * (piece.elements / sizeOf(shape));
-        this.options.onProgress?.(this.done, this.total);
-        // Let the queue drain now and then: writeBuffer stages its data in host memory until then.
-        this.pending += words.byteLength;
-        if (this.pending > 256 * 2 ** 20) {
-          this.pending = 0;
-          await this.gpu.flush();
-        }
-      }
-      start += bytesOf(transposed ? shape.toReversed() : shape, storage);
-    }
-    return tensor;
-  }
+/** The checkpoint's tensors that make one weight, stacked along its first axis. */
+function stacked({ parts }: WeightSource, { storage, transposed }: Placement, target: Tensor): WeightJob[] {
+  let next = 0;
+  return parts.map(({ name, shape }) => {
+    const byte = next;
+    next += bytesOf(transposed ? shape.toReversed() : shape, storage);
+    return { name, shape, storage, transposed, target, byte };
+  });
 }

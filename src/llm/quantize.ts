@@ -49,12 +49,13 @@ export function quantizeRows(
       const half = outwardHalf(-m);
       if ((half & 0x7fff) >= 0x7c00 && overflow < 0) overflow = where;
       words[start + scales + (group >> 1)] |= half << (16 * (group & 1));
-      const inverse = most / halfToFloat(half);
+      const scale = halfToFloat(half);
       let word = start + ((group * GROUP * bits) >> 5);
       let packed = 0;
       let shift = 0;
       for (let i = first; i < end; i++) {
-        const code = Math.min(most - 1, values[i] * inverse + ROUNDING - ROUNDING);
+        // One rounding, of the quotient: a tie stays a tie, as kernels/quantize_weights.wgsl has it.
+        const code = Math.min(most - 1, (most * values[i]) / scale + ROUNDING - ROUNDING);
         packed |= (code & mask) << shift;
         shift += bits;
         if (shift === 32) {

@@ -31,7 +31,8 @@ export interface StreamOptions {
 
 /**
  * A tensor's values in the storage asked for, in pieces: neither the file nor the tensor is ever whole in memory. Every
- * value is checked on the way.
+ * value is checked on the way. The host does it: what kernels cannot take, and the reference for what they make
+ * (`WeightLoader`).
  *
  * @throws UserError naming the file, the tensor and the element: NaN or infinite, or beyond f16's range (+-65504) when
  * another storage than f32 was asked for.
