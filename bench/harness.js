@@ -98,7 +98,7 @@ export async function measureLimits(gpu) {
     });
   });
   gpu.release(y);
-  const bytes = (gpu.software ? 32 : 256) * 2 ** 20;
+  const bytes = Math.min(gpu.maxBindingBytes, (gpu.software ? 32 : 256) * 2 ** 20) & -16;
   const from = gpu.parameter([bytes / 4]);
   const to = gpu.parameter([bytes / 4]);
   const copy = await time(gpu, (step) => {

@@ -7,8 +7,18 @@
 import { accountOf } from "./account.js";
 import { laser, noise, open, quick } from "./harness.js";
 
-const { adamStep, add, dropout, embed, gelu, geluGradient, layerNorm, layerNormGradient, packed } = laser;
-const { rmsNorm, rmsNormGradient, rope, rotaryFrequencies, swiglu, swigluGradient } = laser;
+const { adamStep, add, dropout, embed, embeddingGradient, gelu, geluGradient } = laser;
+const {
+  layerNorm,
+  layerNormGradient,
+  packed,
+  rmsNorm,
+  rmsNormGradient,
+  rope,
+  rotaryFrequencies,
+  swiglu,
+  swigluGradient,
+} = laser;
 
 const [ROWS, WIDTH] = quick ? [64, 96] : [2048, 768];
 const EPS = 1e-5;
@@ -186,20 +196,37 @@ async function rotary({ rows, width, make }, name, offset) {
   await timed(name, rotated, reference, once);
 }
 
-/** Dropout and look-up. */
-async function others({ rows, width, x }) {
+/** Look-up in a table, and the table's gradient, which here writes every row of it once. */
+async function lookUp({ rows, width, x, make }, version) {
+  const ids = Uint32Array.from({ length: rows }, (_, i) => (i * 31) % rows);
+  const { tensor: table } = make(10);
+  await timed(
+    `embedding look-up, ${version}`,
+    (step) => embed(step, x.tensor, step.upload(ids)),
+    (i) => x.values[ids[Math.floor(i / width)] * width + (i % width)],
+  );
+  const rowOf = new Uint32Array(rows);
+  ids.forEach((id, row) => {
+    rowOf[id] = row;
+  });
+  await timed(
+    `embedding, gradient, ${version}`,
+    (step) => {
+      embeddingGradient(step, x.tensor, ids, table, false);
+      return table;
+    },
+    (i) => x.values[rowOf[Math.floor(i / width)] * width + (i % width)],
+  );
+}
+
+/** Dropout: its generator makes four numbers at a time. */
+async function dropped({ x }) {
   // Every draw keeps an element at rate 0; what it keeps at others, tests hold against the generator's known answers.
   const key = { seed: 1, step: 1, site: 0 };
   await timed(
     "dropout",
     (step) => dropout(step, x.tensor, 0, key),
     (i) => x.values[i],
-  );
-  const ids = Uint32Array.from({ length: rows }, (_, i) => (i * 31) % rows);
-  await timed(
-    "embedding look-up",
-    (step) => embed(step, x.tensor, step.upload(ids)),
-    (i) => x.values[ids[Math.floor(i / width)] * width + (i % width)],
   );
 }
 
@@ -216,7 +243,9 @@ try {
   await elementwise(even, "four");
   await rotary(even, "rotary embedding there and back, one element", 1);
   await rotary(even, "rotary embedding there and back, four", 4);
-  await others(even);
+  await lookUp(odd, "one element");
+  await lookUp(even, "four");
+  await dropped(even);
 } catch (error) {
   console.error(error.message);
   process.exitCode = 1;

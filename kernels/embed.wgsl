@@ -2,7 +2,7 @@
 // 1 prefix, 2 suffix), the other 30 which row.
 // Shapes: table (`weights`) [V, D], f32 or, in a variant, as kernels/weights/*.wgsl say, of which the rows
 // first_row ... end_row - 1 are bound;
-// prefix [prefix_rows, D]; suffix [suffix_rows, D]; source u32 [T]; y [T, D]. T = rows, D = width.
+// prefix [prefix_rows, D]; suffix [suffix_rows, D]; source u32 [T]; y [T, D]. T = rows, D = GROUP width.
 // Who calls it: ops/embedding.ts, embed and embedPrompt. A table past the binding limit is taken in windows of rows: each
 // dispatch writes the rows whose token lies in its window, the first one also those of prefix and suffix.
 // A row that no table has becomes `missing` (NaN), so that a wrong id is seen in the first loss.
@@ -17,9 +17,9 @@ struct Params {
 
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> source: array<u32>;
-@group(0) @binding(2) var<storage, read> prefix: array<f32>;
-@group(0) @binding(3) var<storage, read> suffix: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> prefix: array<Group>;
+@group(0) @binding(3) var<storage, read> suffix: array<Group>;
+@group(0) @binding(4) var<storage, read_write> y: array<Group>;
 
 // begin weights
 @group(0) @binding(1) var<storage, read> weights: array<f32>;
@@ -27,6 +27,13 @@ var<immediate> params: Params;
 // Element [row, column] of a matrix with rows of `width` elements.
 fn weight(row: u32, column: u32, width: u32) -> f32 { return weights[row * width + column]; }
 // end weights
+
+// begin elements
+// One at a time; kernels/elements/weight_groups.wgsl takes groups of four.
+alias Group = f32;
+const GROUP = 1u;
+fn element(row: u32, column: u32, width: u32) -> Group { return weight(row, column, width); }
+// end elements
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u,
@@ -43,7 +50,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
     if (row < params.first_row || row >= params.end_row) { return; }
     let bound = row - params.first_row;
     for (var column = first; column < end; column += params.lanes) {
-      y[at + column] = weight(bound, column, params.width);
+      y[at + column] = element(bound, column, params.width);
     }
     return;
   }
@@ -51,7 +58,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   let in_prefix = kind == 1u && row < params.prefix_rows;
   let in_suffix = kind == 2u && row < params.suffix_rows;
   for (var column = first; column < end; column += params.lanes) {
-    var value = params.missing;
+    var value = Group(params.missing);
     if (in_prefix) { value = prefix[start + column]; }
     if (in_suffix) { value = suffix[start + column]; }
     y[at + column] = value;

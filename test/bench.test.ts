@@ -62,7 +62,7 @@ const EXPECTED: Readonly<Record<string, Expected>> = {
   attention: { results: 4, paths: ["gflops", "share", "dispatches"] },
   router: { results: 3, paths: ["gflops", "gbytes", "share", "dispatches"] },
   // Norms by two versions, and by a third where subgroups share loads.
-  memory: { results: 24, orMore: true, paths: ["gbytes", "share", "dispatches"] },
+  memory: { results: 27, orMore: true, paths: ["gbytes", "share", "dispatches"] },
   cosine: { results: 6 * (await itemSetWays()).length, paths: ["gflops", "share", "dispatches"] },
   // Reading, and four storages by two versions, of three types.
   load: { results: 27, paths: ["first", "gbytes", "share"] },

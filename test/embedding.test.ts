@@ -34,6 +34,9 @@ for (const [V, width, T] of [
   [5, 7, 0],
   [17, 63, 40],
   [300, 768, 29],
+  // One group of four, and 513: more than one workgroup walks over.
+  [3, 4, 5],
+  [2, 2052, 3],
 ]) {
   t(`table [${V}, ${width}], ${T} ids, f32 and f16, to the bit`, async () => {
     // Multiples of 2^-6 below 4 are exact in f16.
@@ -64,33 +67,35 @@ function toHalf(v: number): number {
   return (v < 0 ? 0x8000 : 0) | ((exponent + 15) << 10) | mantissa;
 }
 
-t("a prompt takes token, prefix and suffix rows; rows that do not exist are NaN", async () => {
-  const width = 67;
-  const [table, prefix, suffix] = [noise(5 * width, 1), noise(4 * width, 2), noise(2 * width, 3)];
-  const source = [PREFIX_ROW + 2, PREFIX_ROW + 3, 4, 0, 4, SUFFIX_ROW, SUFFIX_ROW + 1];
-  const wrong = [5, PREFIX_ROW + 4, SUFFIX_ROW + 2, PREFIX_ROW + SUFFIX_ROW];
-  const step = gpu.step("prompt");
-  const tableTensor = step.upload(table, [5, width]);
-  const words = step.upload(Uint32Array.from([...source, ...wrong]));
-  const tensors = [step.upload(prefix, [4, width]), step.upload(suffix, [2, width])] as const;
-  const y = step.readFloats(embedPrompt(step, tableTensor, words, ...tensors));
-  const bare = step.readFloats(embedPrompt(step, tableTensor, words, null, null));
-  await step.submit();
-  const at = (word: number) => {
-    if (word >= SUFFIX_ROW) return row(suffix, word - SUFFIX_ROW, width);
-    return word >= PREFIX_ROW ? row(prefix, word - PREFIX_ROW, width) : row(table, word, width);
-  };
-  const values = Array.from(await y);
-  assert.equal(values.slice(0, source.length * width), source.flatMap(at));
-  assert.ok(values.slice(source.length * width).every(Number.isNaN));
-  assert.ok((await bare).subarray(0, 2 * width).every(Number.isNaN));
-  assert.equal(row(await bare, 2, width), row(table, 4, width));
-});
+for (const width of [67, 68]) {
+  t(`a prompt takes token, prefix and suffix rows of ${width}; rows that do not exist are NaN`, async () => {
+    const [table, prefix, suffix] = [noise(5 * width, 1), noise(4 * width, 2), noise(2 * width, 3)];
+    const source = [PREFIX_ROW + 2, PREFIX_ROW + 3, 4, 0, 4, SUFFIX_ROW, SUFFIX_ROW + 1];
+    const wrong = [5, PREFIX_ROW + 4, SUFFIX_ROW + 2, PREFIX_ROW + SUFFIX_ROW];
+    const step = gpu.step("prompt");
+    const tableTensor = step.upload(table, [5, width]);
+    const words = step.upload(Uint32Array.from([...source, ...wrong]));
+    const tensors = [step.upload(prefix, [4, width]), step.upload(suffix, [2, width])] as const;
+    const y = step.readFloats(embedPrompt(step, tableTensor, words, ...tensors));
+    const bare = step.readFloats(embedPrompt(step, tableTensor, words, null, null));
+    await step.submit();
+    const at = (word: number) => {
+      if (word >= SUFFIX_ROW) return row(suffix, word - SUFFIX_ROW, width);
+      return word >= PREFIX_ROW ? row(prefix, word - PREFIX_ROW, width) : row(table, word, width);
+    };
+    const values = Array.from(await y);
+    assert.equal(values.slice(0, source.length * width), source.flatMap(at));
+    assert.ok(values.slice(source.length * width).every(Number.isNaN));
+    assert.ok((await bare).subarray(0, 2 * width).every(Number.isNaN));
+    assert.equal(row(await bare, 2, width), row(table, 4, width));
+  });
+}
 
 t("rows are gathered, and scattered back among zeros", async () => {
   for (const [total, width, rows] of [
     [1, 1, [0]],
     [9, 65, [8, 0, 3]],
+    [9, 36, [8, 0, 3]],
     [4, 768, []],
   ] as [number, number, number[]][]) {
     const [x, dy] = [noise(total * width, 1), noise(rows.length * width, 2)];
@@ -157,6 +162,7 @@ for (const [V, width, T] of [
   [50, 64, 31],
   // Id 3 occurs in more than 128 rows: two stages.
   [50, 67, 1000],
+  [50, 68, 1000],
   [1, 5, 257],
 ]) {
   t(`gradient of a table [${V}, ${width}] from ${T} rows`, async () => {
@@ -178,30 +184,32 @@ for (const [V, width, T] of [
   });
 }
 
-t("a table past the binding limit is taken in windows, to the bit", async () => {
-  const small = await openTestGpu({ maxBindingBytes: 70_000 });
-  try {
-    const [V, width, T] = [1000, 65, 250];
-    const [table, dy] = [noise(V * width, 1), noise(T * width, 2)];
-    const ids = someIds(T, V);
-    const results = [];
-    for (const device of [gpu, small]) {
-      const persistent = device.parameter([V, width], "f32", table);
-      const step = device.step("windows");
-      const y = step.readFloats(embed(step, persistent, step.upload(Uint32Array.from([...ids, V]))));
-      await step.submit();
-      device.release(persistent);
-      // The last id is past the table: its row of NaN, which equals nothing, is checked apart.
-      const rows = await y;
-      assert.ok(row(rows, T, width).every(Number.isNaN));
-      results.push({ y: rows.slice(0, T * width), ...(await gradients(device, dy, ids, V, width)) });
+for (const width of [65, 68]) {
+  t(`a table [1000, ${width}] past the binding limit is taken in windows, to the bit`, async () => {
+    const small = await openTestGpu({ maxBindingBytes: 70_000 });
+    try {
+      const [V, T] = [1000, 250];
+      const [table, dy] = [noise(V * width, 1), noise(T * width, 2)];
+      const ids = someIds(T, V);
+      const results = [];
+      for (const device of [gpu, small]) {
+        const persistent = device.parameter([V, width], "f32", table);
+        const step = device.step("windows");
+        const y = step.readFloats(embed(step, persistent, step.upload(Uint32Array.from([...ids, V]))));
+        await step.submit();
+        device.release(persistent);
+        // The last id is past the table: its row of NaN, which equals nothing, is checked apart.
+        const rows = await y;
+        assert.ok(row(rows, T, width).every(Number.isNaN));
+        results.push({ y: rows.slice(0, T * width), ...(await gradients(device, dy, ids, V, width)) });
+      }
+      assert.equal(results[0], results[1]);
+      assert.equal(row(results[0].y, 1, width), row(table, ids[1], width));
+    } finally {
+      small.close();
     }
-    assert.equal(results[0], results[1]);
-    assert.equal(row(results[0].y, 1, width), row(table, ids[1], width));
-  } finally {
-    small.close();
-  }
-});
+  });
+}
 
 t("an id past the table is refused by the gradient", async () => {
   const step = gpu.step("refused");

@@ -9,7 +9,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { kernels } from "../src/gpu/kernels.generated.ts";
 import { variantOf, variantSource, withWeights } from "../src/gpu/variant.ts";
-import { GROUPS } from "../src/gpu/variants.ts";
+import { FILES, GROUPS, weightGroups } from "../src/gpu/variants.ts";
 import { repositoryPath } from "./shared.ts";
 import { temporaryFolder } from "./temporary.ts";
 
@@ -53,18 +53,36 @@ t("a variant is made once, keeps its kernel's descriptor, and must be one that t
 });
 
 /** WGSL cannot include: a kernel that is valid by itself repeats these lines, which must not drift apart. */
-t("kernels take elements one at a time by the same text, and have a variant with groups of four", () => {
-  const ends = /^\/\/ begin elements\n([\s\S]*?)^\/\/ end elements$/m;
-  const sharing = Object.values(kernels).filter(({ source }) => ends.test(source));
-  assert.ok(sharing.length > 1);
-  assert.is(new Set(sharing.map(({ source }) => ends.exec(source)?.[1])).size, 1);
-  for (const kernel of sharing) {
-    const { name, source } = variantOf(kernel, GROUPS);
-    assert.is(name, `${kernel.name},groups`);
-    assert.match(source, /^alias Group = vec4f;$/m);
-    assert.not.match(source, /alias Group = f32;/);
-  }
-});
+t(
+  "kernels take elements one at a time, and read files of F32, by the same text, and have variants for the rest",
+  () => {
+    const partsOf = (name: string) => {
+      const ends = new RegExp(`^// begin ${name}\\n([\\s\\S]*?)^// end ${name}$`, "m");
+      return Object.values(kernels).flatMap((kernel) => {
+        const part = ends.exec(kernel.source)?.[1];
+        return part === undefined ? [] : [{ kernel, part }];
+      });
+    };
+    const files = partsOf("file");
+    assert.ok(files.length > 1);
+    assert.is(new Set(files.map(({ part }) => part)).size, 1);
+    for (const { kernel } of files)
+      for (const file of Object.values(FILES))
+        assert.match(variantOf(kernel, file).source, /^\/\/ b?f16: eight/m);
+    // `embed` reads weights, four at a time in every storage.
+    const { embed } = kernels;
+    assert.match(variantOf(embed, weightGroups("int4")).source, /^alias Group = vec4f;$/m);
+    const sharing = partsOf("elements").filter(({ kernel }) => kernel !== embed);
+    assert.ok(sharing.length > 1);
+    assert.is(new Set(sharing.map(({ part }) => part)).size, 1);
+    for (const { kernel } of sharing) {
+      const { name, source } = variantOf(kernel, GROUPS);
+      assert.is(name, `${kernel.name},groups`);
+      assert.match(source, /^alias Group = vec4f;$/m);
+      assert.not.match(source, /alias Group = f32;/);
+    }
+  },
+);
 
 /** Builds a copy of the kernels, after a change to one of its files where one is given. */
 function buildCopy(change?: readonly [file: string, before: string, after: string]) {
@@ -133,8 +151,8 @@ t("the build fails when a variant has another interface than its kernel", () => 
     ],
     [
       "src/gpu/variants.ts",
-      "  embed: stored",
-      "  embeds: stored",
+      "  embed: [...stored",
+      "  embeds: [...stored",
       /variants\.ts: there is no kernels\/embeds\.wgsl/,
     ],
   ] as const) {

@@ -1,7 +1,9 @@
 import groups from "../../kernels/elements/groups.wgsl";
+import weight_groups from "../../kernels/elements/weight_groups.wgsl";
 import fileBf16 from "../../kernels/file/bf16.wgsl";
 import fileF16 from "../../kernels/file/f16.wgsl";
 import f16 from "../../kernels/weights/f16.wgsl";
+import f32 from "../../kernels/weights/f32.wgsl";
 import quantized from "../../kernels/weights/quantized.wgsl";
 import type { Kernel } from "./kernel.ts";
 import type { DType } from "./tensor.ts";
@@ -21,7 +23,11 @@ export interface Variant {
   readonly file?: keyof typeof PARTS.file;
 }
 
-const PARTS = { weights: { f16, quantized }, elements: { groups }, file: { f16: fileF16, bf16: fileBf16 } };
+const PARTS = {
+  weights: { f32, f16, quantized },
+  elements: { groups, weight_groups },
+  file: { f16: fileF16, bf16: fileBf16 },
+};
 
 /**
  * The text of a kernel's variant. Override constants cannot size an array in registers, subgroupBroadcast takes only a

@@ -112,6 +112,11 @@ export const FILES = { F16: { file: "f16" }, BF16: { file: "bf16" } } as const s
 /** Kernels that take elements in groups of four. */
 export const GROUPS: Variant = { elements: "groups" };
 
+/** A kernel that reads weights of an element type in groups of four. */
+export function weightGroups(dtype: DType): Variant {
+  return { ...(storedWeights(dtype) ?? { weights: "f32" }), elements: "weight_groups" };
+}
+
 const shared = SUBGROUPS.map(sharedAttention);
 const perHeadSize = Array.from({ length: LARGEST_HEAD / 4 }, (_, i) => 4 * (i + 1)).flatMap((headSize) => [
   laneAttention(headSize, 1),
@@ -143,6 +148,7 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   axpy: [GROUPS],
   column_sum: [GROUPS],
   convert_weights: Object.values(FILES),
+  gather_rows: [GROUPS],
   gelu: [GROUPS],
   gelu_gradient: [GROUPS],
   layer_norm_forward: [GROUPS],
@@ -154,6 +160,8 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   rms_norm_gradient: [GROUPS],
   rms_norm_weight_gradient: [GROUPS],
   scale: [GROUPS],
+  scatter_rows: [GROUPS],
+  segment_sum: [GROUPS],
   swiglu: [GROUPS],
   swiglu_gradient: [GROUPS],
   attention_forward: perHeadSize,
@@ -175,7 +183,7 @@ export const VARIANTS: Readonly<Record<string, readonly Variant[]>> = {
   product_registers: stored,
   product_rows: sharingSubgroups(["f32", "f16", "int8", "int4"]),
   product_strided: stored,
-  embed: stored,
+  embed: [...stored, ...(["f32", "f16", "int8", "int4"] as const).map(weightGroups)],
   item_set_target: stored.slice(0, 1),
   item_set_rank_seen: stored.slice(0, 1),
   item_set_list: [...SHARING_LANES, LIST_LANES].flatMap((lanes) => [

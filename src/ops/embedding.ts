@@ -1,7 +1,9 @@
 import { kernels } from "../gpu/kernels.generated.ts";
 import type { Step } from "../gpu/step.ts";
 import { rowBytes, type Tensor } from "../gpu/tensor.ts";
-import { withWeights } from "../gpu/variant.ts";
+import { variantOf, withWeights } from "../gpu/variant.ts";
+import { weightGroups } from "../gpu/variants.ts";
+import { inGroups } from "./groups.ts";
 import { rowGrid } from "./row-grid.ts";
 import { windowsOf } from "./windows.ts";
 
@@ -31,14 +33,20 @@ export function embedPrompt(
 ): Tensor {
   const [vocabulary, width] = table.shape;
   const rows = source.size;
-  const grid = rowGrid(rows, width);
+  const group = width % 4 === 0 ? 4 : 1;
+  const kernel =
+    group === 4
+      ? variantOf(kernels.embed, weightGroups(table.dtype))
+      : withWeights(kernels.embed, table.dtype);
+  const grid = rowGrid(rows, width / group);
   const y = step.tensor([rows, width]);
+  const none = step.tensor([4]);
   for (const { from, to, tensor } of windowsOf(table, step.maxBindingBytes)) {
-    step.run(withWeights(kernels.embed, table.dtype), {
-      bindings: { source, weights: tensor, prefix: prefix ?? source, suffix: suffix ?? source, y },
+    step.run(kernel, {
+      bindings: { source, weights: tensor, prefix: prefix ?? none, suffix: suffix ?? none, y },
       params: {
         rows,
-        width,
+        width: width / group,
         first_row: from,
         end_row: to,
         vocabulary,
@@ -51,6 +59,7 @@ export function embedPrompt(
       cost: { bytes: 4 * rows * width + rows * rowBytes(width, table.dtype) },
     });
   }
+  step.free(none);
   return y;
 }
 
@@ -58,11 +67,12 @@ export function embedPrompt(
 export function gatherRows(step: Step, x: Tensor, rows: Tensor): Tensor {
   const [, width] = x.shape;
   const count = rows.size;
-  const grid = rowGrid(count, width);
+  const { kernel, group } = inGroups(kernels.gather_rows, width);
+  const grid = rowGrid(count, width / group);
   const y = step.tensor([count, width]);
-  step.run(kernels.gather_rows, {
+  step.run(kernel, {
     bindings: { x, rows, y },
-    params: { count, width, ...grid.params },
+    params: { count, width: width / group, ...grid.params },
     workgroups: grid.workgroups,
     cost: { bytes: 8 * count * width },
   });
@@ -76,12 +86,13 @@ export function gatherRows(step: Step, x: Tensor, rows: Tensor): Tensor {
 export function scatterRows(step: Step, dy: Tensor, rows: Tensor, total: number): Tensor {
   const [, width] = dy.shape;
   const count = rows.size;
-  const grid = rowGrid(count, width);
+  const { kernel, group } = inGroups(kernels.scatter_rows, width);
+  const grid = rowGrid(count, width / group);
   const dx = step.tensor([total, width]);
   step.zero(dx);
-  step.run(kernels.scatter_rows, {
+  step.run(kernel, {
     bindings: { x: dy, rows, y: dx },
-    params: { count, width, ...grid.params },
+    params: { count, width: width / group, ...grid.params },
     workgroups: grid.workgroups,
     cost: { bytes: 8 * count * width + 4 * total * width },
   });
@@ -138,10 +149,11 @@ export function embeddingGradient(
   }
   const [, width] = dTable.shape;
   const partial = step.tensor([segments, width]);
-  const grid = rowGrid(segments, width);
-  step.run(kernels.segment_sum, {
+  const { kernel, group } = inGroups(kernels.segment_sum, width);
+  const grid = rowGrid(segments, width / group);
+  step.run(kernel, {
     bindings: { x: dy, starts: startsTensor, order: orderTensor, target_row: startsTensor, out: partial },
-    params: { segments, width, first_segment: 0, first_row: 0, ...grid.params },
+    params: { segments, width: width / group, first_segment: 0, first_row: 0, ...grid.params },
     overrides: { ORDERED: true, TARGETED: false, ACCUMULATE: false },
     workgroups: grid.workgroups,
     cost: { flops: dy.size, bytes: 4 * dy.size },
@@ -161,15 +173,22 @@ function toTable(
   accumulate: boolean,
 ): void {
   const [, width] = dTable.shape;
+  const { kernel, group } = inGroups(kernels.segment_sum, width);
   const targets = step.upload(Uint32Array.from(ids));
   let segment = 0;
   for (const { from, to, tensor } of windowsOf(dTable, step.maxBindingBytes)) {
     const first = segment;
     while (segment < ids.length && ids[segment] < to) segment++;
-    const grid = rowGrid(segment - first, width);
-    step.run(kernels.segment_sum, {
+    const grid = rowGrid(segment - first, width / group);
+    step.run(kernel, {
       bindings: { x, starts, order: order ?? starts, target_row: targets, out: tensor },
-      params: { segments: segment - first, width, first_segment: first, first_row: from, ...grid.params },
+      params: {
+        segments: segment - first,
+        width: width / group,
+        first_segment: first,
+        first_row: from,
+        ...grid.params,
+      },
       overrides: { ORDERED: order !== null, TARGETED: true, ACCUMULATE: accumulate },
       workgroups: grid.workgroups,
       cost: { flops: x.size, bytes: 4 * x.size },

@@ -108,10 +108,11 @@ export function segmentSum(step: Step, x: Tensor, starts: Tensor): Tensor {
   const [, width] = x.shape;
   const segments = starts.size - 1;
   const y = step.tensor([segments, width]);
-  const grid = rowGrid(segments, width);
-  step.run(kernels.segment_sum, {
+  const { kernel, group } = inGroups(kernels.segment_sum, width);
+  const grid = rowGrid(segments, width / group);
+  step.run(kernel, {
     bindings: { x, starts, order: starts, target_row: starts, out: y },
-    params: { segments, width, first_segment: 0, first_row: 0, ...grid.params },
+    params: { segments, width: width / group, first_segment: 0, first_row: 0, ...grid.params },
     overrides: { ORDERED: false, TARGETED: false, ACCUMULATE: false },
     workgroups: grid.workgroups,
     cost: { flops: x.size, bytes: 4 * (x.size + y.size) },
