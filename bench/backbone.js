@@ -51,12 +51,6 @@ export function randomTexts({ count, shortest, longest, vocabulary, history = 1,
   });
 }
 
-/** Median, least and most of some times. */
-export function spread(times) {
-  const sorted = [...times].sort((a, b) => a - b);
-  return { median: sorted[sorted.length >> 1], least: sorted[0], most: sorted[sorted.length - 1] };
-}
-
 /** A count with its thousands separated. */
 export function thousands(value) {
   return Math.round(value).toLocaleString("en-US");

@@ -5,9 +5,10 @@
 // counts the operations of the kernels that run, as the ops state them, against the limit of f32 multiply-adds. Every row
 // must have norm one, and all budgets must give the same rows.
 import { account } from "./account.js";
-import { randomTexts, spread, thousands } from "./backbone.js";
+import { randomTexts, thousands } from "./backbone.js";
 import { json, laser, open, quick } from "./harness.js";
 import { DEMO, MIDDLE, PAPER, randomLaser, TINY } from "./model.js";
+import { spread } from "./spread.js";
 
 const ROUNDS = quick ? 5 : 7;
 const bench = await open("Encoding the item set, random weights");

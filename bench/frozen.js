@@ -16,7 +16,7 @@ const { gpu } = bench;
  * The largest difference of a hidden state, whose numbers are of size 1, to the same weights in f32: the same sums but for
  * rounding, except on tensor cores, which round activations to f16. There a slope needs a longer way too, to rise above that.
  */
-const { hidden: HIDDEN, distance: DISTANCE, slope: SLOPE } = gpu.subgroupMatrix
+const BOUNDS = gpu.subgroupMatrix
   ? { hidden: 0.05, distance: 0.005, slope: 0.05 }
   : { hidden: 1e-4, distance: 0.002, slope: 0.01 };
 const small = { d: 64, layers: 3, heads: 4, keyValueHeads: 2, intermediate: 128, batch: 32 };
@@ -58,25 +58,40 @@ async function checkGradient(name, model, suffixValues, dHiddenValues) {
   });
   const norm = Math.hypot(...gradient);
   // Short enough for the slope to be straight, long enough for the sums.
-  const distance = DISTANCE * Math.hypot(...suffixValues);
+  const distance = BOUNDS.distance * Math.hypot(...suffixValues);
   const at = (sign) => suffixValues.map((value, i) => value + (sign * distance * gradient[i]) / norm);
   const above = await evaluate(model, at(1), dHiddenValues);
   const below = await evaluate(model, at(-1), dHiddenValues);
   const slope = (above.sum - below.sum) / (2 * distance);
-  if (!(Math.abs(slope - norm) < SLOPE * norm))
+  if (!(Math.abs(slope - norm) < BOUNDS.slope * norm))
     throw new Error(`${name}: the suffix's gradient has norm ${norm}, the slope along it is ${slope}`);
   return (await evaluate(model, suffixValues, dHiddenValues)).hidden;
 }
 
-/** The model with f32 weights that are what its own read as. */
+/** What the words of stored weights stand for, on the host: docs/kernels/product.md has the format. */
+function valuesOf(words, { dtype, shape }) {
+  const bytes = new DataView(words.buffer, words.byteOffset, words.byteLength);
+  if (dtype === "f16")
+    return laser.halvesToFloats(new Uint16Array(words.buffer).subarray(0, laser.sizeOf(shape)));
+  const [rows, width] = shape;
+  const bits = laser.BITS[dtype];
+  const stride = laser.rowBytes(width, dtype);
+  const scales = 4 * Math.ceil((width * bits) / 32);
+  return Float32Array.from({ length: rows * width }, (_, i) => {
+    const [start, column] = [stride * Math.floor(i / width), i % width];
+    const scale = laser.halfToFloat(bytes.getUint16(start + scales + 2 * Math.floor(column / 64), true));
+    const byte = bytes.getInt8(start + Math.floor((column * bits) / 8));
+    const code = bits === 8 ? byte : column % 2 ? byte >> 4 : (byte << 28) >> 28;
+    return (scale * code) / 2 ** (bits - 1);
+  });
+}
+
+/** The model with f32 weights that are what its own stand for. */
 async function widened({ llama, ...rest }) {
   const weights = await laser.mapWeights(llama.weights, async (weight) => {
-    const [rows] = weight.shape;
-    const step = gpu.step("widen");
-    const ids = step.upload(Uint32Array.from({ length: rows }, (_, row) => row));
-    const read = step.readFloats(weight.dtype === "f32" ? weight : laser.embed(step, weight, ids));
-    await step.submit();
-    return gpu.parameter(weight.shape, "f32", new Float32Array(await read));
+    const words = await gpu.read(weight);
+    const values = weight.dtype === "f32" ? new Float32Array(words) : valuesOf(words, weight);
+    return gpu.parameter(weight.shape, "f32", values);
   });
   return { ...rest, llama: new laser.Decoder(llama.config, weights) };
 }
@@ -87,7 +102,7 @@ async function checkStorage(name, model, suffixValues, dHiddenValues, hidden) {
   const { hidden: expected } = await evaluate(wide, suffixValues, dHiddenValues);
   wide.llama.release(gpu);
   const off = hidden.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i])), 0);
-  if (!(off < HIDDEN))
+  if (!(off < BOUNDS.hidden))
     throw new Error(`${name}: hidden states are ${off} away from those of the same weights in f32`);
 }
 

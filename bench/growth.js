@@ -3,9 +3,10 @@
 // One dimension at a time, from `laser demo`'s sizes: tokens of a text, items of the set, users of a batch, items of a
 // history (which M-Former reads). The steps of all points of a curve are taken in turn, round after round, so that
 // another program's load meets all of them alike. `npm run bench -- --report` draws the curves.
-import { spread } from "./backbone.js";
+
 import { json, open, quick } from "./harness.js";
 import { DEMO, TINY } from "./model.js";
+import { spread } from "./spread.js";
 import { openTraining } from "./training.js";
 
 const ROUNDS = quick ? 5 : 9;

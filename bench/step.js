@@ -7,9 +7,10 @@
 // that run, as the ops state them, against the limit of f32 multiply-adds. The same batch is trained throughout, and its
 // loss must fall.
 import { account } from "./account.js";
-import { spread, thousands } from "./backbone.js";
+import { thousands } from "./backbone.js";
 import { json, open, quick } from "./harness.js";
 import { DEMO, MIDDLE, PAPER, TINY } from "./model.js";
+import { spread } from "./spread.js";
 import { openTraining } from "./training.js";
 
 const ROUNDS = quick ? 5 : 9;

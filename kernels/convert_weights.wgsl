@@ -1,8 +1,8 @@
 // convert_weights: weights of a checkpoint's file, F32 or, in a variant, as kernels/file/*.wgsl say, made f32 or (HALVES) f16:
 // widened exactly, or rounded to nearest, ties to even. found[at] becomes 1 when one is not finite in the type that is made.
 // Shapes: x are the file's bytes, eight elements from each of `count` lanes; y the weights' tensor from its group `to` of four
-// u32 words on; found u32 [*]. All in whole words: floating-point arithmetic might round otherwise, or lose what is
-// subnormal; src/files/half.ts does the same on the host, to the bit.
+// u32 words on; found u32 [*]. Rounding is done on bits: floating-point arithmetic might round otherwise, or lose what
+// is subnormal; src/files/half.ts does the same on the host, to the bit.
 // Who calls it: ops/convert-weights.ts.
 // Tiling: one lane for eight elements, which are whole groups of four words in every type.
 requires immediate_address_space;

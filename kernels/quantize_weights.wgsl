@@ -81,7 +81,8 @@ fn from_half(half: u32) -> f32 {
 }
 
 // min(Q - 1, round(Q v / scale)), ties to even, of bits v; factor is about Q / scale. Its first rounding is right to one, and
-// what it leaves, 2 Q v - 2 c scale, has few enough bits to be exact: compared with |scale|, it says whether to step.
+// what it leaves, 2 Q v - 2 c scale, has few enough bits to be exact unless it is at least |scale| however it is rounded: compared with
+// that, it says whether to step.
 fn codes(bits: vec4u, scale: f32, factor: f32) -> vec4u {
   let v = bitcast<vec4f>(bits);
   let near = round(v * factor);

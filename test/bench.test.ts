@@ -65,7 +65,7 @@ const EXPECTED: Readonly<Record<string, Expected>> = {
   memory: { results: 27, orMore: true, paths: ["gbytes", "share", "dispatches"] },
   cosine: { results: 6 * (await itemSetWays()).length, paths: ["gflops", "share", "dispatches"] },
   // Reading, and four storages by two versions, of three types.
-  load: { results: 27, paths: ["first", "gbytes", "share"] },
+  load: { results: 27, paths: ["gbytes", "share"] },
   frozen: { results: 8, paths: RATES },
   encode: { results: 4, paths: [...RATES, "items", "itemsPerSecond", "submits"] },
   step: {

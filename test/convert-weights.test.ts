@@ -2,7 +2,7 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { bfloatsToFloats, floatsToHalves, halvesToFloats } from "../src/files/half.ts";
-import { bytesOf, isQuantized, type QuantizedType } from "../src/gpu/tensor.ts";
+import { BITS, bytesOf, isQuantized, type QuantizedType } from "../src/gpu/tensor.ts";
 import { packWeights, WEIGHT_STORAGES, type WeightStorage } from "../src/llm/weight-stream.ts";
 import { FILE_BITS, type FileType, storeWeights } from "../src/ops/convert-weights.ts";
 import { noise } from "./close.ts";
@@ -128,6 +128,27 @@ function hardRows(rows: number, width: number): Float32Array<ArrayBuffer> {
   return values;
 }
 
+/**
+ * A row of 64 for every mantissa of a scale, ordinary or subnormal as f16, that holds points half-way between two codes, and their
+ * neighbours: there the nearest code is not what rounding the product with 1 / scale gives.
+ */
+function halfWayRows(exponent: number, bits: number): Float32Array<ArrayBuffer> {
+  const q = 2 ** (bits - 1);
+  const values = new Float32Array(64 * 1023);
+  const words = bitsOf(values);
+  for (let row = 0; row < 1023; row++) {
+    const scale = exponent < -14 ? (row + 1) * 2 ** -24 : (1 + (row + 1) / 1024) * 2 ** exponent;
+    values[64 * row] = row % 2 ? scale : -scale;
+    for (let i = 1; i < 64; i++) {
+      const code = ((7 * i + 13 * row) % q) + 0.5;
+      if (code > q - 0.5) continue;
+      values[64 * row + i] = ((i % 2 ? 1 : -1) * scale * code) / q;
+      words[64 * row + i] += [0, 1, -1][(i + row) % 3];
+    }
+  }
+  return values;
+}
+
 for (const storage of WEIGHT_STORAGES.filter(isQuantized) as QuantizedType[]) {
   t(`${storage} from every type`, async () => {
     for (const type of TYPES) {
@@ -147,6 +168,15 @@ for (const storage of WEIGHT_STORAGES.filter(isQuantized) as QuantizedType[]) {
     }
   });
 }
+
+t("half-way between two codes, and next to it", async () => {
+  for (const exponent of [-20, -14, -3, 9]) {
+    for (const storage of ["int8", "int4"] as const) {
+      const rows = halfWayRows(exponent, BITS[storage]);
+      await assertStored("F32", sourceOf("F32", bitsOf(rows)), 64, storage);
+    }
+  }
+});
 
 t("what is stored as it is, and nothing at all", async () => {
   await assertStored("F32", sourceOf("F32", bitsOf(noise(8 * 331, 5))), 8, "f32");

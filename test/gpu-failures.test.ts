@@ -75,6 +75,31 @@ t("closing ends what is in flight by name; nothing begins afterwards", async () 
   assert.is(await errorOf(() => other.read(tensor)), error);
 });
 
+t("memory that the host is filling outlives a close until it is filled", async () => {
+  for (const fails of [false, true]) {
+    const other = await Gpu.open();
+    let destroyed = false;
+    const destroy = other.device.destroy.bind(other.device);
+    other.device.destroy = () => {
+      destroyed = true;
+      return destroy();
+    };
+    let finish = () => {};
+    const fill = new Promise<void>((resolve, reject) => {
+      finish = fails ? () => reject(new Error("the disk's")) : resolve;
+    });
+    const filling = errorOf(other.whileFilling(fill).then(() => Promise.reject(new Error("filled"))));
+    other.close();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.not.ok(destroyed, "the device went while its memory was being filled");
+    assert.instance(await errorOf(() => other.step("next")), GpuLostError);
+    finish();
+    assert.is((await filling).message, fails ? "the disk's" : "filled");
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.ok(destroyed);
+  }
+});
+
 t("a tensor larger than any buffer is refused with its size, before anything is allocated", async () => {
   const step = gpu.step("large");
   const { bytes } = gpu.buffers;

@@ -7,6 +7,8 @@ import { writeFileAtomic } from "../src/files/atomic.ts";
 import { floatsToHalves } from "../src/files/half.ts";
 import { type StoredType, type TensorToWrite, writeSafetensors } from "../src/files/safetensors.ts";
 import { UserError } from "../src/files/user-error.ts";
+import type { Gpu } from "../src/gpu/device.ts";
+import { GpuLostError } from "../src/gpu/errors.ts";
 import { Tensor } from "../src/gpu/tensor.ts";
 import { openCheckpoint } from "../src/llm/checkpoint-index.ts";
 import { parseDecoderConfig } from "../src/llm/config.ts";
@@ -64,6 +66,11 @@ async function write(dtype: StoredType, change = (_: string, values: Float32Arra
   return directory;
 }
 
+/** The words of a weight in GPU memory. */
+async function wordsOf(device: Gpu, { buffer, offset, bytes, bufferId }: Tensor): Promise<number[]> {
+  return Array.from(await device.read(new Tensor(buffer, offset, [bytes / 4], "u32", bufferId)));
+}
+
 /** The words of every weight as the host makes them. */
 async function byHost(directory: string, storage: WeightStorage): Promise<number[][]> {
   await using checkpoint = await openCheckpoint(directory);
@@ -92,10 +99,7 @@ for (const dtype of ["F32", "F16", "BF16"] as const) {
         });
         const weights = everyWeight<Tensor>(decoder.weights);
         for (const [i, weight] of weights.entries()) {
-          const words = await device.read(
-            new Tensor(weight.buffer, weight.offset, [weight.bytes / 4], "u32", weight.bufferId),
-          );
-          assert.equal(Array.from(words), expected[i], `${storage}, weight ${i}`);
+          assert.equal(await wordsOf(device, weight), expected[i], `${storage}, weight ${i}`);
         }
         decoder.release(device);
         assert.ok(Math.abs(bytes[bytes.length - 1] - 1) < 1e-9, "all of it was told");
@@ -142,17 +146,87 @@ t("a number that is refused is named, and nothing stays allocated", async () => 
   (await loadDecoder(gpu, large, { weights: "f32" })).release(gpu);
 });
 
+t("a row wider than one binding is quantised by the host", async () => {
+  const directory = await write("F32");
+  const narrow = await openTestGpu({ maxBindingBytes: 400 });
+  const expected = await byHost(directory, "int8");
+  const decoder = await loadDecoder(narrow, directory, { weights: "int8" });
+  for (const [i, weight] of everyWeight<Tensor>(decoder.weights).entries())
+    assert.equal(await wordsOf(narrow, weight), expected[i]);
+  narrow.close();
+});
+
+t("what fails on the way leaves nothing behind, and the GPU works on", async () => {
+  const directory = await write("BF16");
+  const uploads = new Set<GPUBuffer>();
+  const { device } = cutting;
+  const { createBuffer } = device;
+  device.createBuffer = (descriptor) => {
+    const buffer = createBuffer.call(device, descriptor);
+    if (descriptor.label !== "upload") return buffer;
+    uploads.add(buffer);
+    const { destroy } = buffer;
+    buffer.destroy = () => {
+      uploads.delete(buffer);
+      return destroy.call(buffer);
+    };
+    return buffer;
+  };
+  try {
+    const before = cutting.buffers.persistentBytes;
+    let pieces = 0;
+    const onProgress = () => {
+      if (++pieces === 20) throw new Error("the caller's");
+    };
+    let message = "";
+    await loadDecoder(cutting, directory, { weights: "int8", onProgress }).catch((error) => {
+      message = error.message;
+    });
+    assert.is(message, "the caller's");
+    assert.is(cutting.buffers.persistentBytes, before);
+    assert.is(uploads.size, 0);
+    (await loadDecoder(cutting, directory, { weights: "int8" })).release(cutting);
+    assert.is(uploads.size, 0);
+  } finally {
+    device.createBuffer = createBuffer;
+  }
+});
+
+t("a GPU that is closed or lost while it loads is named", async () => {
+  const directory = await write("F16");
+  for (const [end, expected] of [
+    [(closing: Gpu) => closing.close(), /^the GPU was closed$/],
+    [(losing: Gpu) => losing.device.destroy(), /^the GPU was lost/],
+  ] as const) {
+    for (const at of [1, 30]) {
+      const other = await openTestGpu({ maxBindingBytes: 3000 });
+      let pieces = 0;
+      const onProgress = () => {
+        if (++pieces === at) end(other);
+      };
+      const error = await loadDecoder(other, directory, { weights: "f32", onProgress }).then(
+        () => null,
+        (error) => error,
+      );
+      assert.instance(error, GpuLostError);
+      assert.match(error.message, expected);
+      other.close();
+    }
+  }
+});
+
 t("a file that becomes shorter while it is read is named", async () => {
   const directory = await write("F16");
   const path = join(directory, "model.safetensors");
   await using checkpoint = await openCheckpoint(directory);
   const { shape } = checkpoint.info(Q);
-  truncateSync(path, checkpoint.info(Q).start + 100);
-  const target = gpu.parameter(shape, "f16");
-  const before = gpu.buffers.persistentBytes;
+  // In the third of its pieces.
+  truncateSync(path, checkpoint.info(Q).start + 2900);
+  const target = cutting.parameter(shape, "f16");
+  const before = cutting.buffers.persistentBytes;
   const job = { name: Q, shape, storage: "f16" as const, transposed: false, target, byte: 0 };
   try {
-    await new WeightLoader(gpu, checkpoint, () => {}).load([job]);
+    await new WeightLoader(cutting, checkpoint, () => {}).load([job]);
     assert.unreachable();
   } catch (error) {
     assert.instance(error, UserError);
@@ -161,8 +235,9 @@ t("a file that becomes shorter while it is read is named", async () => {
       /model\.safetensors: it ends at byte \d+, while being read; the file is truncated/,
     );
   }
-  assert.is(gpu.buffers.persistentBytes, before);
-  gpu.release(target);
+  assert.is(cutting.buffers.persistentBytes, before);
+  cutting.release(target);
+  (await loadDecoder(cutting, await write("F16"), { weights: "f16" })).release(cutting);
 });
 
 t.run();

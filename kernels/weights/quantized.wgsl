@@ -1,5 +1,5 @@
 // quantized: how weights of BITS = 8 or 4 bits are read. This is the one description of the layout; rowBytes in
-// src/gpu/tensor.ts counts its bytes, src/llm/quantize.ts writes it.
+// src/gpu/tensor.ts counts its bytes, kernels/quantize_weights.wgsl and src/llm/quantize.ts write it.
 //
 //   w[row, column] = scale[row, column / 64] * code[row, column] / Q       codes from -Q to Q - 1, Q = 2^(BITS - 1)
 //

@@ -49,6 +49,8 @@ export class Gpu {
   private stagingId = 0;
   private current: Step | null = null;
   private closed = false;
+  /** Memory of this device that the host is filling (`whileFilling`). */
+  private readonly fills = new Set<Promise<void>>();
   private readonly scratch = new DataView(new ArrayBuffer(64));
   /** Bind groups created since the start: flat in steady state. */
   bindGroupsCreated = 0;
@@ -159,6 +161,7 @@ export class Gpu {
   /** A tensor that lives until `release`, zero or holding `data`. Throws GpuOutOfMemoryError. */
   parameter(shape: readonly number[], dtype: DType = "f32", data?: HostArray): Tensor {
     const tensor = this.buffers.allocate(shape, dtype);
+    if (this.failure) this.release(tensor);
     this.check();
     if (data) this.write(tensor, data);
     return tensor;
@@ -323,7 +326,17 @@ export class Gpu {
       this.profile.destroy();
     }
     this.bindGroups.clear();
-    this.device.destroy();
+    if (this.fills.size === 0) this.device.destroy();
+    else void Promise.allSettled(this.fills).then(() => this.device.destroy());
+  }
+
+  /**
+   * Keeps the device's memory until `fill` has settled, should `close` come before: a thread of the host writes into a
+   * mapped buffer (a file is being read), whose memory goes with the device.
+   */
+  whileFilling(fill: Promise<void>): Promise<void> {
+    this.fills.add(fill);
+    return fill.finally(() => this.fills.delete(fill));
   }
 
   [Symbol.dispose](): void {

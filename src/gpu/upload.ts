@@ -1,3 +1,4 @@
+import type { Gpu } from "./device.ts";
 import { Tensor } from "./tensor.ts";
 
 /**
@@ -9,23 +10,23 @@ export class UploadBuffer {
 
   /** @param bytes its size, a multiple of 8. */
   constructor(
-    device: GPUDevice,
+    private readonly gpu: Gpu,
     private readonly bytes: number,
   ) {
-    this.buffer = device.createBuffer({
+    this.buffer = gpu.device.createBuffer({
       label: "upload",
       size: bytes,
       usage: GPUBufferUsage.MAP_WRITE | GPUBufferUsage.COPY_SRC,
     });
   }
 
-  /** The memory to fill, once the GPU has done what was submitted with it; valid until `tensor`. */
-  async map(): Promise<Uint8Array<ArrayBuffer>> {
+  /** Has `fill` write into the memory, once the GPU has done what was submitted with it. */
+  async fill(fill: (memory: Uint8Array<ArrayBuffer>) => Promise<void>): Promise<void> {
     await this.buffer.mapAsync(GPUMapMode.WRITE);
-    return new Uint8Array(this.buffer.getMappedRange(0, this.bytes));
+    await this.gpu.whileFilling(fill(new Uint8Array(this.buffer.getMappedRange(0, this.bytes))));
   }
 
-  /** Its first u32 words, for Step.copy alone; the host no longer sees the memory. */
+  /** What was filled: its first u32 words, for Step.copy alone. The host no longer has the memory. */
   tensor(words: number): Tensor {
     this.buffer.unmap();
     return new Tensor(this.buffer, 0, [words], "u32", 0);

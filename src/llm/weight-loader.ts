@@ -58,7 +58,7 @@ export class WeightLoader {
   constructor(
     private readonly gpu: Gpu,
     private readonly checkpoint: Checkpoint,
-    /** Called with the bytes of the checkpoint that are done since the last call. */
+    /** Called with the bytes of the checkpoint that were read and submitted since the last call. */
     private readonly onBytes: (bytes: number) => void,
   ) {}
 
@@ -67,10 +67,11 @@ export class WeightLoader {
     await this.stream(jobs.filter((job) => !this.fitsGroups(job)));
   }
 
-  /** Whether the kernels can store it: they take whole groups. */
+  /** Whether the kernels can store it: they take whole groups, and quantise whole rows. */
   private fitsGroups({ name, shape, storage, transposed, byte }: WeightJob): boolean {
     if (transposed || !(this.checkpoint.info(name).dtype in FILE_BITS)) return false;
-    if (isQuantized(storage)) return shape[shape.length - 1] % CONVERTED_TOGETHER === 0;
+    const width = shape[shape.length - 1];
+    if (isQuantized(storage)) return width % CONVERTED_TOGETHER === 0 && width <= this.mostElements;
     return sizeOf(shape) % CONVERTED_TOGETHER === 0 && byte % 16 === 0;
   }
 
@@ -82,22 +83,24 @@ export class WeightLoader {
       a.path === b.path ? a.start - b.start || a.first - b.first : a.path < b.path ? -1 : 1,
     );
     const most = Math.max(...pieces.map(fileBytes));
-    const uploads = [0, 1].map(() => new UploadBuffer(this.gpu.device, most));
-    const words = this.gpu.parameter([most / 4], "u32");
-    const found = this.gpu.parameter([jobs.length], "u32");
-    let reading = this.read(pieces[0], uploads[0]);
+    const uploads: UploadBuffer[] = [];
+    const scratch: Tensor[] = [];
+    let reading = Promise.resolve();
     try {
+      for (let i = 0; i < 2; i++) uploads.push(new UploadBuffer(this.gpu, most));
+      for (const words of [most / 4, jobs.length]) scratch.push(this.gpu.parameter([words], "u32"));
+      const [words, found] = scratch;
+      reading = this.read(pieces[0], uploads[0]);
       let storing = Promise.resolve();
       for (const [i, piece] of pieces.entries()) {
         await reading;
-        const step = this.gpu.step("load weights");
         const source = uploads[i % 2].tensor(fileBytes(piece) / 4);
+        const step = this.gpu.step("load weights");
         storeWeights(step, source, words, rowsOf(piece), placeOf(piece), { tensor: found, at: piece.index });
         storing = step.submit();
-        storing.catch(() => {});
         if (i + 1 < pieces.length) reading = this.read(pieces[i + 1], uploads[(i + 1) % 2]);
-        // An error of the disk is met at the next turn, should the GPU have one before.
-        reading.catch(() => {});
+        // Both are awaited later; should another error come first, theirs are no unhandled rejections.
+        for (const promise of [storing, reading]) promise.catch(() => {});
         this.onBytes(fileBytes(piece));
       }
       await storing;
@@ -109,17 +112,20 @@ export class WeightLoader {
     } finally {
       await reading.catch(() => {});
       for (const upload of uploads) upload.destroy();
-      for (const tensor of [words, found]) this.gpu.release(tensor);
+      for (const tensor of scratch) this.gpu.release(tensor);
     }
+  }
+
+  /** Elements of a piece: what one binding holds as f32, which begins up to 255 bytes before them. */
+  private get mostElements(): number {
+    return Math.min(PIECE, Math.floor(this.gpu.maxBindingBytes / 4) - 64);
   }
 
   /** As much as one binding holds, whole rows where they are quantised. */
   private pieces(job: WeightJob, index: number): Piece[] {
     const { dtype, path, start } = this.checkpoint.info(job.name);
     const width = isQuantized(job.storage) ? job.shape[job.shape.length - 1] : CONVERTED_TOGETHER;
-    // A binding begins at a multiple of 256 bytes, up to 255 before the weights.
-    const most = Math.min(PIECE, Math.floor(this.gpu.maxBindingBytes / 4) - 64);
-    const step = Math.max(width, most - (most % width));
+    const step = this.mostElements - (this.mostElements % width);
     const size = sizeOf(job.shape);
     const pieces: Piece[] = [];
     for (let first = 0; first < size; first += step) {
@@ -129,10 +135,11 @@ export class WeightLoader {
     return pieces;
   }
 
-  private async read(piece: Piece, upload: UploadBuffer): Promise<void> {
-    const memory = await upload.map();
+  private read(piece: Piece, upload: UploadBuffer): Promise<void> {
     const offset = (piece.first * FILE_BITS[piece.type]) / 8;
-    await this.checkpoint.readInto(piece.job.name, offset, memory.subarray(0, fileBytes(piece)));
+    return upload.fill((memory) =>
+      this.checkpoint.readInto(piece.job.name, offset, memory.subarray(0, fileBytes(piece))),
+    );
   }
 
   /** Throws for the first job in which a number was refused: the host looks for it, and names it. */

@@ -180,6 +180,8 @@ function toTable(
     const first = segment;
     while (segment < ids.length && ids[segment] < to) segment++;
     const grid = rowGrid(segment - first, width / group);
+    const added = (x.size * (segment - first)) / ids.length;
+    const written = (segment - first) * width * (accumulate ? 2 : 1);
     step.run(kernel, {
       bindings: { x, starts, order: order ?? starts, target_row: targets, out: tensor },
       params: {
@@ -191,7 +193,7 @@ function toTable(
       },
       overrides: { ORDERED: order !== null, TARGETED: true, ACCUMULATE: accumulate },
       workgroups: grid.workgroups,
-      cost: { flops: x.size, bytes: 4 * x.size },
+      cost: { flops: added, bytes: 4 * (added + written) },
     });
   }
 }
