@@ -9,8 +9,8 @@
 // large as published: 10 GB of safetensors, 2 GB of pytorch_model.bin (ChatGLM2's seven).
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { PUBLISHED, size, writeRandomCheckpoint } from "../dist/index.js";
+import { scriptArguments, stop } from "./script.mjs";
 
 const TOKENIZER_FILES = [
   "tokenizer.json",
@@ -20,22 +20,19 @@ const TOKENIZER_FILES = [
   "merges.txt",
 ];
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
+const { values, positionals } = scriptArguments(
+  {
     out: { type: "string" },
     tokenizer: { type: "string" },
     seed: { type: "string", default: "1" },
     "shard-gb": { type: "string" },
   },
-});
+  { operands: true, counts: ["seed", "shard-gb"] },
+);
 const [name] = positionals;
 const published = Object.hasOwn(PUBLISHED, name ?? "") ? PUBLISHED[name] : undefined;
 if (!published || !values.out) {
-  console.error(
-    `usage: node weights/make-random.mjs NAME --out DIR; NAME: ${Object.keys(PUBLISHED).join(", ")}`,
-  );
-  process.exit(1);
+  stop(`usage: node weights/make-random.mjs NAME --out DIR; NAME: ${Object.keys(PUBLISHED).join(", ")}`);
 }
 const format = published.weights.endsWith(".bin") ? "torch" : "safetensors";
 const started = performance.now();

@@ -17,7 +17,6 @@
 //
 // About 20 minutes on two cores with lavapipe.
 import { mkdirSync, writeFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import {
   ADAM,
   Adam,
@@ -32,15 +31,18 @@ import {
   writeSafetensors,
 } from "../dist/index.js";
 import { trainTokenizer } from "./bpe.mjs";
+import { scriptArguments, stop } from "./script.mjs";
 
-const { values: args } = parseArgs({
-  options: {
+const { values: args } = scriptArguments(
+  {
     updates: { type: "string", default: "2400" },
     out: { type: "string", default: "weights/shop-llama" },
     rate: { type: "string", default: "4e-3" },
   },
-});
+  { counts: ["updates"] },
+);
 const updates = Number(args.updates);
+if (!(Number(args.rate) > 0)) stop(`--rate ${args.rate}: expected a learning rate above zero`);
 const SIZES = {
   hiddenSize: 64,
   layers: 3,
