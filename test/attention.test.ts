@@ -107,6 +107,9 @@ const cases: Case[] = [
   { heads: 1, keyValueHeads: 1, headSize: 8, causal: true, lengths: [1025] },
   { heads: 2, keyValueHeads: 1, headSize: 8, causal: true, lengths: [0, 9, 0] },
 ];
+/** From one row to as many as a backbone's context has, in one call. */
+const long: Case = { heads: 2, keyValueHeads: 1, headSize: 32, causal: true, lengths: [1, 4096, 2, 700] };
+cases.push(long);
 
 for (const c of cases) {
   const name = `${c.heads}/${c.keyValueHeads} heads of ${c.headSize}, causal ${c.causal}, lengths ${c.lengths}`;
@@ -120,6 +123,7 @@ t("the kernels of hardware adapters", async () => {
     // Small heads: the registers of these kernels are unrolled, which a software adapter compiles slowly.
     await compare(device, { heads: 2, keyValueHeads: 1, headSize: 8, causal: true, lengths: [33, 1, 40] });
     await compare(device, { heads: 2, keyValueHeads: 2, headSize: 4, causal: false, lengths: [5, 34] });
+    await compare(device, { ...long, heads: 1, headSize: 8 });
   } finally {
     device.close();
   }

@@ -35,14 +35,25 @@ const cases: ProductCase[] = [
   { shape: [7, 5, 1030], orientation: "A^T B", accumulate: true },
 ];
 
+/** The longest extents of real layers: 8,192 tokens, ChatGLM2's 27,392 columns of gate and up, each way. */
+const long: ProductCase[] = [
+  { shape: [8192, 68, 65], orientation: "A B^T", bias: true },
+  { shape: [8191, 66, 64], orientation: "A B" },
+  { shape: [2, 27392, 68], orientation: "A B^T", bias: true, residual: true },
+  { shape: [3, 68, 27392], orientation: "A B" },
+  { shape: [64, 68, 8192], orientation: "A^T B" },
+  { shape: [27392, 7, 36], orientation: "A^T B", accumulate: true },
+];
+
 for (const sharedSubgroup of productFamilies(gpu)) {
-  for (const c of cases) {
+  for (const c of [...cases, ...long]) {
     t(`shared subgroup ${sharedSubgroup}: ${describeProduct(c)}`, () => checkProduct(gpu, sharedSubgroup, c));
   }
 }
 
 const large: ProductCase[] = [
   ...cases,
+  ...long,
   // More than one tile of 128 each way, and tiles that end in the lanes' first and in their second group of four.
   { shape: [131, 259, 9], orientation: "A B^T", bias: true, residual: true, accumulate: true, margin: 3 },
   { shape: [193, 130, 24], orientation: "A B", bias: true },
