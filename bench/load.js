@@ -1,7 +1,7 @@
 // Loading a frozen Llama: node bench/load.js [--json] [--quick] [--adapter=NAME]
 //
 // From checkpoints of random weights (92 million, in a temporary folder) in F32, F16 and BF16 to GPU memory in every storage,
-// by two versions: the GPU converts (what loadDecoder does), or the host does (streamWeights, what is no whole groups).
+// by two versions: the GPU converts (what loadDecoder does), or the host does (WeightLoader.stream, what is no whole groups).
 // The yardstick is reading the same file in pieces of the same size and nothing else, in the same run: it comes from the host's
 // page cache, faster than most disks.
 // Before timing, the two versions must give the same words.
@@ -13,12 +13,10 @@ import { json, laser, open, quick } from "./harness.js";
 import { spread } from "./spread.js";
 
 const { everyWeight, loadDecoder, mapWeights, openCheckpoint, parseDecoderConfig, placementOf } = laser;
-const { streamWeights, weightSources, writeRandomCheckpoint, WEIGHT_STORAGES } = laser;
+const { WeightLoader, weightJobs, weightSources, writeRandomCheckpoint, WEIGHT_STORAGES } = laser;
 
 const ROUNDS = 5;
 const PIECE = 16 * 2 ** 20;
-/** As src/llm/weight-loader.ts has it. */
-const MOST_PENDING = 256 * 2 ** 20;
 const TYPES = { float32: "F32", float16: "F16", bfloat16: "BF16" };
 const [d, layers, vocabulary] = quick ? [64, 2, 512] : [1024, 6, 16000];
 const geometry = {
@@ -50,23 +48,14 @@ async function readFile(path) {
 /** Every number passes through the host, as where the GPU cannot convert. */
 async function byHost(directory, storage) {
   const checkpoint = await openCheckpoint(directory);
-  let pending = 0;
-  const weights = await mapWeights(weightSources(config), async (source) => {
-    const { storage: placed, shape } = placementOf(source, config, storage);
-    const tensor = gpu.parameter(shape, placed);
-    let start = 0;
-    for (const { name, shape: part } of source.parts) {
-      for await (const { byte, words } of streamWeights(checkpoint, name, placed)) {
-        gpu.device.queue.writeBuffer(tensor.buffer, start + byte, words);
-        pending += words.byteLength;
-        if (pending < MOST_PENDING) continue;
-        pending = 0;
-        await gpu.flush();
-      }
-      start += laser.bytesOf(part, placed);
-    }
+  const jobs = [];
+  const weights = await mapWeights(weightSources(config), (source) => {
+    const placement = placementOf(source, config, storage);
+    const tensor = gpu.parameter(placement.shape, placement.storage);
+    jobs.push(...weightJobs(source, placement, tensor));
     return tensor;
   });
+  await new WeightLoader(gpu, checkpoint, () => {}).stream(jobs);
   await checkpoint.close();
   return weights;
 }

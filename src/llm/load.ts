@@ -130,7 +130,7 @@ export async function loadDecoder(gpu: Gpu, directory: string, options: LoadOpti
       const placement = placementOf(source, config, asked);
       const tensor = gpu.parameter(placement.shape, placement.storage);
       tensors.push(tensor);
-      jobs.push(...stacked(source, placement, tensor));
+      jobs.push(...weightJobs(source, placement, tensor));
       return tensor;
     });
     await loader.load(jobs);
@@ -142,7 +142,11 @@ export async function loadDecoder(gpu: Gpu, directory: string, options: LoadOpti
 }
 
 /** The checkpoint's tensors that make one weight, stacked along its first axis. */
-function stacked({ parts }: WeightSource, { storage, transposed }: Placement, target: Tensor): WeightJob[] {
+export function weightJobs(
+  { parts }: WeightSource,
+  { storage, transposed }: Placement,
+  target: Tensor,
+): WeightJob[] {
   let next = 0;
   return parts.map(({ name, shape }) => {
     const byte = next;

@@ -150,8 +150,8 @@ export class WeightLoader {
     throw new Error(`tensor ${refused.name}: a number that the GPU refuses is one that the host takes`);
   }
 
-  /** What the host converts. */
-  private async stream(jobs: readonly WeightJob[]): Promise<void> {
+  /** Has the host convert: what the kernels cannot take, and what they are compared with (bench/load.js). */
+  async stream(jobs: readonly WeightJob[]): Promise<void> {
     let pending = 0;
     for (const { name, shape, storage, transposed, target, byte } of jobs) {
       const { bytes } = this.checkpoint.info(name);
